@@ -1,0 +1,242 @@
+"""What happens to the router's core (events) and what it asks for (commands).
+
+Commands carry the request's `attempt`; events echo it; an event of another attempt is stale and
+has no effect. Neither holds prompts, text or KV handles: those stay with the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from readahead.core.cluster import Role, WorkerDescription, WorkerLoad
+from readahead.core.errors import Reason
+from readahead.core.request import FinishReason, Incarnation, Leg, RequestId, Stage, WorkerId
+
+# Events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestArrived:
+    """A front door accepted a well-formed request."""
+
+    request_id: RequestId
+    prompt_tokens: int
+    output_tokens_max: int
+    pace_tok_s: float
+    deadline: float | None = None
+    """When the caller gives up, seconds on the driver's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCancelled:
+    """The caller left or asked to stop."""
+
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerJoined:
+    """A worker can be used: it is described and its Steps stream is open."""
+
+    description: WorkerDescription
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDrained:
+    """A worker takes no new legs; those it has go on."""
+
+    worker_id: WorkerId
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost:
+    """A worker is gone: lease missed, stream broken, or replaced by a new incarnation."""
+
+    worker_id: WorkerId
+    incarnation: Incarnation
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegRefused:
+    """A worker did not take a leg, or could not be told."""
+
+    request_id: RequestId
+    attempt: int
+    leg: Leg
+    worker_id: WorkerId
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillFinished:
+    """The prompt's KV waits on the worker. The driver holds the handover."""
+
+    request_id: RequestId
+    attempt: int
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegFinished:
+    """A generating leg ended well."""
+
+    request_id: RequestId
+    attempt: int
+    worker_id: WorkerId
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegFailed:
+    """A worker gave up on a leg that it had taken."""
+
+    request_id: RequestId
+    attempt: int
+    worker_id: WorkerId
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokensMade:
+    """Tokens of one request in one engine step, already relayed to its session."""
+
+    request_id: RequestId
+    attempt: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepObserved:
+    """One engine step: the load after it and the tokens it made for this router."""
+
+    worker_id: WorkerId
+    incarnation: Incarnation
+    load: WorkerLoad
+    made: tuple[TokensMade, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingReported:
+    """The user has read this many output tokens."""
+
+    request_id: RequestId
+    tokens_read: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired:
+    """`next_deadline()` has come."""
+
+
+Event = (
+    RequestArrived
+    | RequestCancelled
+    | WorkerJoined
+    | WorkerDrained
+    | WorkerLost
+    | LegRefused
+    | PrefillFinished
+    | LegFinished
+    | LegFailed
+    | StepObserved
+    | ReadingReported
+    | TimerFired
+)
+
+# Commands
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitLeg:
+    """Hand a leg to a worker. Answered by LegRefused, or by what the leg brings forth."""
+
+    request_id: RequestId
+    attempt: int
+    leg: Leg
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelLeg:
+    """End a leg. Not answered."""
+
+    request_id: RequestId
+    attempt: int
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewHandover:
+    """Extend the lease of a KV cache that waits on a prefill worker. Not answered."""
+
+    request_id: RequestId
+    attempt: int
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseHandover:
+    """Free a KV cache that nobody will pull. Not answered."""
+
+    request_id: RequestId
+    attempt: int
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndRequest:
+    """Tell the caller how it ended. The last command of a request; exactly one."""
+
+    request_id: RequestId
+    stage: Stage
+    """A final stage."""
+    finish_reason: FinishReason | None = None
+    """Set iff FINISHED."""
+    reason: Reason | None = None
+    """Set iff not FINISHED."""
+    message: str = ""
+    retry_after_s: float | None = None
+
+
+Command = SubmitLeg | CancelLeg | RenewHandover | ReleaseHandover | EndRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was decided for a request, and why; kept for Explain."""
+
+    at: float
+    """Seconds on the driver's clock."""
+    kind: str
+    """"admit", "prefill", "handover", "decode", "retry" or "finish"."""
+    worker_id: WorkerId | None
+    reason: str
+    """One sentence."""
+    costs: Mapping[WorkerId, float] = field(default_factory=dict)
+    """What each candidate would have cost; empty where there was no choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A request's stage and the decisions that led there, oldest first."""
+
+    request_id: RequestId
+    stage: Stage
+    arrived_at: float
+    tokens_delivered: int
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Counts of the router's core, for gauges."""
+
+    by_stage: Mapping[Stage, int]
+    """Live requests by stage."""
+    workers: Mapping[Role, int]
+    """Usable workers by role."""

@@ -1,0 +1,137 @@
+"""The seam between a worker's service and whatever generates tokens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from readahead.core.cluster import WorkerLoad
+from readahead.core.errors import Reason
+from readahead.core.request import FinishReason, Leg, RequestId
+
+LegKey = tuple[RequestId, int]
+"""(request id, attempt): names a leg, and after a prefill leg its handover."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineDescription:
+    """What an engine is; constant while it lives."""
+
+    engine: str
+    """"vllm" or "emulated"; shown wherever the engine appears."""
+    engine_version: str
+    model: str
+    context_tokens_max: int
+    block_tokens: int
+    kv_blocks: int
+    requests_max: int
+    handover_lease_s: float
+    """0 iff the engine makes no handovers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen; every default is resolved."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps all."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    min_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegRequest:
+    """One leg to run."""
+
+    key: LegKey
+    leg: Leg
+    prompt_token_ids: Sequence[int]
+    sampling: Sampling
+    handover: bytes = b""
+    """For Leg.DECODE: what the prefill leg's end brought, verbatim."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegEnd:
+    """How a leg ended: `finish_reason` iff well, else `error_reason` and `error_message`."""
+
+    finish_reason: FinishReason | None = None
+    handover: bytes = b""
+    error_reason: Reason | None = None
+    error_message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegOutput:
+    """News of one leg. `end` is set on the last one, exactly once."""
+
+    token_ids: Sequence[int] = ()
+    """Empty for a prefill leg, whose one token is not delivered."""
+    text: str = ""
+    end: LegEnd | None = None
+    wait_s: float | None = None
+    """With the first token: from submission to the engine's first scheduling, KV pull included."""
+    first_token_s: float | None = None
+    """With the first token: from there to the first token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineState:
+    """What the engine holds right now, read from the engine itself."""
+
+    load: WorkerLoad
+    handovers_held: int
+    """KV caches that wait here to be pulled."""
+    transfers_total: int
+    """KV transfers this engine has pulled."""
+    transfer_bytes_total: int
+
+
+class Engine(Protocol):
+    """Generates tokens. One instance per worker; used from one event loop."""
+
+    @property
+    def description(self) -> EngineDescription: ...
+
+    def run(self, request: LegRequest) -> AsyncIterator[LegOutput]:
+        """Runs a leg and yields its news; ends after the one with `end`.
+
+        Closing the iterator early aborts the leg and frees its KV.
+
+        Raises:
+            ReadaheadError: INVALID_REQUEST or CONTEXT_TOO_LONG for input the engine refuses,
+                ENGINE_FAILED when the engine is dead.
+        """
+        ...
+
+    def load(self) -> WorkerLoad:
+        """The load as of the last step; cheap, may be a step old."""
+        ...
+
+    async def inspect(self) -> EngineState:
+        """Asks the engine; costs a round trip to it."""
+        ...
+
+    async def renew_handovers(self, keys: Iterable[LegKey]) -> Sequence[LegKey]:
+        """Extends leases. Returns the keys the engine does not hold."""
+        ...
+
+    async def release_handovers(self, keys: Iterable[LegKey]) -> None:
+        """Frees KV that nobody will pull. Unknown keys are ignored."""
+        ...
+
+    async def is_healthy(self) -> bool:
+        """False once the engine cannot serve any more."""
+        ...
+
+    async def close(self) -> None:
+        """Stops the engine and every process it started."""
+        ...
