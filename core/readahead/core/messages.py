@@ -37,14 +37,17 @@ class RequestCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerJoined:
-    """A worker can be used: it is described and its Steps stream is open."""
+    """A worker can be used: it is described and its Steps stream is open.
+
+    Again for the same incarnation: it takes legs once more. For another one: the old is lost.
+    """
 
     description: WorkerDescription
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerDrained:
-    """A worker takes no new legs; those it has go on."""
+    """A worker takes no new legs, since it drains or has left the store; those it has go on."""
 
     worker_id: WorkerId
     incarnation: Incarnation
@@ -52,7 +55,7 @@ class WorkerDrained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost:
-    """A worker is gone: lease missed, stream broken, or replaced by a new incarnation."""
+    """A worker is gone: its stream is broken, or it has been silent for too long."""
 
     worker_id: WorkerId
     incarnation: Incarnation
@@ -229,6 +232,8 @@ class Explanation:
     stage: Stage
     arrived_at: float
     tokens_delivered: int
+    tokens_read: int
+    """As last reported by the client."""
     decisions: tuple[Decision, ...]
 
 

@@ -60,13 +60,14 @@ TRANSITIONS: Mapping[Stage, frozenset[Stage]] = {
     Stage.QUEUED: frozenset({Stage.PREFILLING, Stage.DECODING, Stage.REJECTED}) | _ENDS,
     Stage.PREFILLING: frozenset({Stage.HANDOVER, Stage.QUEUED}) | _ENDS,
     Stage.HANDOVER: frozenset({Stage.DECODING, Stage.QUEUED}) | _ENDS,
-    Stage.DECODING: frozenset({Stage.FINISHED, Stage.QUEUED}) | _ENDS,
+    Stage.DECODING: frozenset({Stage.FINISHED, Stage.HANDOVER, Stage.QUEUED}) | _ENDS,
     Stage.FINISHED: frozenset(),
     Stage.CANCELLED: frozenset(),
     Stage.FAILED: frozenset(),
     Stage.REJECTED: frozenset(),
 }
-"""The legal moves. A move back to QUEUED is a retry, with the next attempt."""
+"""The legal moves. A move back to QUEUED is a retry, with the next attempt; one back to HANDOVER
+is a refused decode leg, whose KV still waits at its source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -464,12 +464,15 @@ class ExplainResponse(google.protobuf.message.Message):
     STAGE_FIELD_NUMBER: builtins.int
     DECISIONS_FIELD_NUMBER: builtins.int
     TOKENS_DELIVERED_FIELD_NUMBER: builtins.int
+    TOKENS_READ_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """As asked."""
     stage: builtins.str
     """The request's stage, as in docs/explanation/request-lifecycle.md."""
     tokens_delivered: builtins.int
     """Tokens delivered so far."""
+    tokens_read: builtins.int
+    """Tokens the user has read, as last reported."""
     @property
     def decisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DecisionRecord]:
         """Each decision, in order. At most 64; the oldest are dropped first."""
@@ -481,8 +484,9 @@ class ExplainResponse(google.protobuf.message.Message):
         stage: builtins.str = ...,
         decisions: collections.abc.Iterable[global___DecisionRecord] | None = ...,
         tokens_delivered: builtins.int = ...,
+        tokens_read: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["decisions", b"decisions", "request_id", b"request_id", "stage", b"stage", "tokens_delivered", b"tokens_delivered"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decisions", b"decisions", "request_id", b"request_id", "stage", b"stage", "tokens_delivered", b"tokens_delivered", "tokens_read", b"tokens_read"]) -> None: ...
 
 global___ExplainResponse = ExplainResponse
 

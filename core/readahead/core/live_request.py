@@ -1,0 +1,85 @@
+"""The router's mutable record of one live request."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from readahead.core.messages import Decision, Explanation
+from readahead.core.request import TRANSITIONS, Leg, RequestId, RequestView, Stage, WorkerId
+
+DECISIONS_MAX = 64
+"""Decisions kept per request; three tries take about fifteen. The oldest go first."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LiveRequest:
+    """What the core remembers of a request from its arrival to its end."""
+
+    request_id: RequestId
+    prompt_tokens: int
+    output_tokens_max: int
+    pace_tok_s: float
+    arrived_at: float
+    stage: Stage = Stage.QUEUED
+    attempt: int = 1
+    leg: Leg | None = None
+    """Set iff a worker has a leg of it."""
+    worker_id: WorkerId | None = None
+    """Who has that leg."""
+    source_id: WorkerId | None = None
+    """Prefill worker that holds its KV until it is pulled."""
+    waits_since: float
+    """When it last began to wait for a worker; a refusal does not count as progress."""
+    failures: int = 0
+    """Attempts that a worker took and lost."""
+    tokens_delivered: int = 0
+    tokens_read: int = 0
+    decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=DECISIONS_MAX))
+
+    @property
+    def tokens_max(self) -> int:
+        """Most KV it can come to occupy, tokens."""
+        return self.prompt_tokens + self.output_tokens_max
+
+    def move(self, stage: Stage) -> None:
+        """Changes the stage; an illegal move is our bug."""
+        assert stage in TRANSITIONS[self.stage], f"{self.request_id}: {self.stage} -> {stage}"
+        self.stage = stage
+
+    def note(
+        self,
+        kind: str,
+        reason: str,
+        *,
+        now: float,
+        worker_id: WorkerId | None = None,
+        costs: Mapping[WorkerId, float] | None = None,
+    ) -> None:
+        """Records a decision for Explain."""
+        self.decisions.append(
+            Decision(at=now, kind=kind, worker_id=worker_id, reason=reason, costs=costs or {})
+        )
+
+    def view(self) -> RequestView:
+        """What a policy may see."""
+        return RequestView(
+            request_id=self.request_id,
+            prompt_tokens=self.prompt_tokens,
+            output_tokens_max=self.output_tokens_max,
+            arrived_at=self.arrived_at,
+            attempt=self.attempt,
+            pace_tok_s=self.pace_tok_s,
+        )
+
+    def explanation(self) -> Explanation:
+        """Its stage and decisions, frozen."""
+        return Explanation(
+            request_id=self.request_id,
+            stage=self.stage,
+            arrived_at=self.arrived_at,
+            tokens_delivered=self.tokens_delivered,
+            tokens_read=self.tokens_read,
+            decisions=tuple(self.decisions),
+        )
