@@ -10,7 +10,7 @@ from typing import ClassVar
 class Checked:
     """Base of every settings dataclass: unknown keys are refused when one is read from a file."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
 def require(field_name: str, value: float, *, least: float, most: float = math.inf) -> None:

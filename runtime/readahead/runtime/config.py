@@ -24,6 +24,10 @@ class TelemetryConfig(Checked):
 
     def __post_init__(self) -> None:
         require("telemetry.metrics_port", self.metrics_port, least=0, most=65535)
+        if self.log_level not in {"debug", "info", "warning", "error"}:
+            raise ValueError(
+                f"telemetry.log_level must be debug, info, warning or error, got {self.log_level!r}"
+            )
         if self.log_format not in {"auto", "console", "json"}:
             raise ValueError(
                 f"telemetry.log_format must be auto, console or json, got {self.log_format!r}"

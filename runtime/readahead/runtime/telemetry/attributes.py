@@ -1,0 +1,41 @@
+"""Names of spans and of their attributes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SERVICE_ROUTER: Final = "readahead-router"
+SERVICE_PREFILL: Final = "readahead-prefill"
+SERVICE_DECODE: Final = "readahead-decode"
+
+# Spans of a router; all but the first are children of the first.
+SPAN_GENERATE: Final = "generate"
+"""One request, from its arrival to its last byte; child of the caller's span."""
+SPAN_ADMIT: Final = "admit"
+"""Checks, tokenising, the decision to take it."""
+SPAN_QUEUE: Final = "queue"
+"""Waiting in the router for a worker."""
+SPAN_PREFILL: Final = "prefill"
+"""The prefill leg, as the router sees it."""
+SPAN_HANDOVER: Final = "handover"
+"""From the prefill leg's end to the decode leg's submission."""
+SPAN_DECODE: Final = "decode"
+"""The decode leg, or the whole request on one worker."""
+
+# Spans of a worker; children of the router's span of the same leg.
+SPAN_WORKER_PREFILL: Final = "worker.prefill"
+SPAN_WORKER_DECODE: Final = "worker.decode"
+
+# OpenTelemetry's semantic conventions for generative AI.
+REQUEST_MODEL: Final = "gen_ai.request.model"
+REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+
+# Ours.
+REQUEST_ID: Final = "readahead.request_id"
+ATTEMPT: Final = "readahead.attempt"
+WORKER_ID: Final = "readahead.worker_id"
+ERROR_REASON: Final = "readahead.error_reason"
+"""A member of `readahead.core.errors.Reason`."""
