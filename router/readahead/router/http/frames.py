@@ -1,0 +1,162 @@
+"""Answers in OpenAI's shapes: frames of a stream, and whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from readahead.core.errors import ReadaheadError
+from readahead.core.request import RequestId
+from readahead.router.http.errors import error_body
+from readahead.router.sessions import Finish
+
+DONE = b"data: [DONE]\n\n"
+"""Ends a complete answer. A stream that ends without it has failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """What all frames of one answer repeat."""
+
+    request_id: RequestId
+    model: str
+    created_s: int
+    """Seconds since the epoch."""
+    has_usage: bool
+    """Whether a stream ends with a frame of token counts; the others then say `usage: null`."""
+
+
+class Shape(Protocol):
+    """One of OpenAI's two forms of an answer."""
+
+    def opening(self) -> bytes:
+        """What a stream starts with."""
+        ...
+
+    def delta(self, text: str) -> bytes:
+        """The frame of new text. Called for every frame, so made of ready parts."""
+        ...
+
+    def closing(self, finish: Finish) -> bytes:
+        """What a complete stream ends with."""
+        ...
+
+    def whole(self, text: str, finish: Finish) -> bytes:
+        """The answer in one piece."""
+        ...
+
+
+class ChatShape:
+    """chat.completion and chat.completion.chunk."""
+
+    def __init__(self, heading: Heading) -> None:
+        self._heading = heading
+        self._head = _head(heading, f"chatcmpl-{heading.request_id}", "chat.completion.chunk")
+        self._before, self._after = self._frame({"content": _SLOT}).split(_SLOT_JSON)
+
+    def opening(self) -> bytes:
+        """The assistant's role."""
+        return self._frame({"role": "assistant", "content": ""})
+
+    def delta(self, text: str) -> bytes:
+        """A `content` delta."""
+        return b"%b%b%b" % (self._before, json.dumps(text).encode(), self._after)
+
+    def closing(self, finish: Finish) -> bytes:
+        """The finish reason, the counts where they are asked for, the end mark."""
+        ending = self._frame({}, finish_reason=finish.reason.value)
+        return ending + _usage_frame(self._head, self._heading, finish) + DONE
+
+    def whole(self, text: str, finish: Finish) -> bytes:
+        """A chat.completion."""
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": finish.reason.value,
+        }
+        head = {**self._head, "object": "chat.completion"}
+        return json.dumps({**head, "choices": [choice], "usage": usage(finish)}).encode()
+
+    def _frame(self, delta: dict[str, Any], *, finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return _frame({**self._head, "choices": [choice], **_no_usage(self._heading)})
+
+
+class TextShape:
+    """text_completion."""
+
+    def __init__(self, heading: Heading) -> None:
+        self._heading = heading
+        self._head = _head(heading, f"cmpl-{heading.request_id}", "text_completion")
+        self._before, self._after = self._frame(_SLOT).split(_SLOT_JSON)
+
+    def opening(self) -> bytes:
+        """Nothing: a plain completion starts with its text."""
+        return b""
+
+    def delta(self, text: str) -> bytes:
+        """A piece of `text`."""
+        return b"%b%b%b" % (self._before, json.dumps(text).encode(), self._after)
+
+    def closing(self, finish: Finish) -> bytes:
+        """The finish reason, the counts where they are asked for, the end mark."""
+        ending = self._frame("", finish_reason=finish.reason.value)
+        return ending + _usage_frame(self._head, self._heading, finish) + DONE
+
+    def whole(self, text: str, finish: Finish) -> bytes:
+        """A text_completion with its counts."""
+        choice = _text_choice(text, finish.reason.value)
+        return json.dumps({**self._head, "choices": [choice], "usage": usage(finish)}).encode()
+
+    def _frame(self, text: str, *, finish_reason: str | None = None) -> bytes:
+        choice = _text_choice(text, finish_reason)
+        return _frame({**self._head, "choices": [choice], **_no_usage(self._heading)})
+
+
+def error_frame(error: ReadaheadError) -> bytes:
+    """The last frame of a stream that failed; clients of OpenAI raise on it."""
+    return b"data: %b\n\n" % error_body(error)
+
+
+def usage(finish: Finish) -> dict[str, int]:
+    """OpenAI's token counts."""
+    return {
+        "prompt_tokens": finish.prompt_tokens,
+        "completion_tokens": finish.output_tokens,
+        "total_tokens": finish.prompt_tokens + finish.output_tokens,
+    }
+
+
+_SLOT = "\x00"
+"""Stands for the text in a ready frame. Names of models and ids have no control characters."""
+_SLOT_JSON = json.dumps(_SLOT).encode()
+
+
+def _head(heading: Heading, completion_id: str, kind: str) -> dict[str, Any]:
+    return {
+        "id": completion_id,
+        "object": kind,
+        "created": heading.created_s,
+        "model": heading.model,
+    }
+
+
+def _text_choice(text: str, finish_reason: str | None) -> dict[str, Any]:
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _no_usage(heading: Heading) -> dict[str, None]:
+    return {"usage": None} if heading.has_usage else {}
+
+
+def _usage_frame(head: dict[str, Any], heading: Heading, finish: Finish) -> bytes:
+    if not heading.has_usage:
+        return b""
+    return _frame({**head, "choices": [], "usage": usage(finish)})
+
+
+def _frame(content: dict[str, Any]) -> bytes:
+    return b"data: %b\n\n" % json.dumps(content, separators=(",", ":")).encode()

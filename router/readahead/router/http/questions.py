@@ -1,0 +1,169 @@
+"""Bodies of generation requests: what both of OpenAI's forms share, and what comes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from readahead.core.errors import ReadaheadError, Reason
+from readahead.router import checks
+from readahead.router.http.errors import from_validation
+from readahead.router.sessions import Sampling
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A well-formed body, as a front door understands it."""
+
+    model: str
+    """Empty: the one that is served."""
+    sampling: Sampling
+    pace_tok_s: float | None
+    user_id: str
+    is_stream: bool
+    has_usage: bool
+    """Whether a stream ends with a frame of token counts."""
+
+
+class Strict(BaseModel):
+    """Unknown fields and wrong types are refused: a setting that is dropped helps nobody."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StreamOptions(Strict):
+    """`stream_options`."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    """Pads frames against traffic analysis; taken iff false."""
+
+
+class Extension(Strict):
+    """`readahead`: what OpenAI's interface has no word for."""
+
+    pace_tok_s: float | None = None
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class GenerationBody(Strict):
+    """Fields of both forms."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: Annotated[list[str] | None, BeforeValidator(_listed)] = None
+    user: str | None = None
+
+    # What vLLM's server takes beyond OpenAI's.
+    top_k: int | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+
+    readahead: Extension | None = None
+
+    # Taken where they ask for nothing: see `refuse_unsupported`.
+    n: Any = None
+    logprobs: Any = None
+    logit_bias: Any = None
+
+
+def parse(form: type[Body], body: bytes) -> Body:
+    """A body as its form has it.
+
+    Raises:
+        ReadaheadError: INVALID_REQUEST.
+    """
+    try:
+        return form.model_validate_json(body)
+    except ValidationError as error:
+        raise from_validation(error) from error
+
+
+def refuse_unsupported(
+    form: BaseModel, harmless: Mapping[str, Sequence[object]], *, prefix: str = ""
+) -> None:
+    """Refuses fields that ask for what is not there. None asks for nothing.
+
+    Args:
+        form: a parsed body, or part of one.
+        harmless: by field, the values that ask for nothing either.
+        prefix: goes before the field's name in the error.
+
+    Raises:
+        ReadaheadError: UNSUPPORTED; `parameter` names the field.
+    """
+    for name, values in harmless.items():
+        value = getattr(form, name)
+        if value is not None and value not in values:
+            parameter = prefix + name
+            raise ReadaheadError(
+                Reason.UNSUPPORTED, f"'{parameter}' is not supported.", parameter=parameter
+            )
+
+
+def question(
+    body: GenerationBody, *, max_tokens: int | None, max_tokens_name: str = "max_tokens"
+) -> Question:
+    """What the shared fields say, checked.
+
+    Raises:
+        ReadaheadError: INVALID_REQUEST, UNSUPPORTED.
+    """
+    options = body.stream_options
+    if options is not None:
+        if not body.stream:
+            raise checks.invalid(
+                "'stream_options' is only allowed when 'stream' is true.",
+                parameter="stream_options",
+            )
+        refuse_unsupported(options, {"include_obfuscation": (False,)}, prefix="stream_options.")
+    extension = body.readahead
+    return Question(
+        model=body.model or "",
+        sampling=_sampling(body, max_tokens, max_tokens_name),
+        pace_tok_s=checks.pace(
+            extension.pace_tok_s if extension else None, parameter="readahead.pace_tok_s"
+        ),
+        user_id=checks.user_id(body.user or "", parameter="user"),
+        is_stream=bool(body.stream),
+        has_usage=bool(options and options.include_usage),
+    )
+
+
+def _sampling(body: GenerationBody, max_tokens: int | None, max_tokens_name: str) -> Sampling:
+    try:
+        return checks.sampling(
+            {
+                "max_tokens": max_tokens,
+                "temperature": body.temperature,
+                "top_p": body.top_p,
+                "top_k": body.top_k,
+                "presence_penalty": body.presence_penalty,
+                "frequency_penalty": body.frequency_penalty,
+                "seed": body.seed,
+                "stop": body.stop,
+                "ignore_eos": body.ignore_eos,
+                "min_tokens": body.min_tokens,
+            }
+        )
+    except ReadaheadError as error:
+        if error.parameter == "max_tokens":  # the caller may know it by its other name
+            raise checks.invalid(
+                error.message.replace("max_tokens", max_tokens_name), parameter=max_tokens_name
+            ) from error
+        raise
