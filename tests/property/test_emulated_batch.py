@@ -19,7 +19,7 @@ class BatchMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.batch = Batch(
-            kv_blocks=KV_BLOCKS, block_tokens=BLOCK_TOKENS, requests_max=5, batch_tokens_max=16
+            kv_blocks=KV_BLOCKS, block_tokens=BLOCK_TOKENS, requests_max=3, batch_tokens_max=16
         )
         self.alive: list[Sequence] = []
         self.pulling: list[Sequence] = []

@@ -63,9 +63,7 @@ async def through(
     leg, handover = Leg.WHOLE, b""
     key = (RequestId(name), 1)
     if is_remote:
-        first = LegRequest(
-            key=key, leg=Leg.PREFILL, prompt_token_ids=prompt, sampling=sampling
-        )
+        first = LegRequest(key=key, leg=Leg.PREFILL, prompt_token_ids=prompt, sampling=sampling)
         (output,) = await run(prefill, first)
         assert output.end is not None
         leg, handover = Leg.DECODE, output.end.handover

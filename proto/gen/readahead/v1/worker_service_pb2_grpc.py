@@ -93,8 +93,8 @@ class WorkerServiceServicer(object):
     def Submit(self, request, context):
         """Hands one leg of a request to the engine. Returns once the engine has it; output goes to
         Steps. Idempotent for the same (request_id, attempt, leg). UNAVAILABLE while draining,
-        RESOURCE_EXHAUSTED when the worker is full, FAILED_PRECONDITION without an open Steps
-        stream of the same router.
+        RESOURCE_EXHAUSTED when the worker is full, ABORTED before the first message of a Steps
+        stream of the same router, CANCELLED for an attempt that was cancelled before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

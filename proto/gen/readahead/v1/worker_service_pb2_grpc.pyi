@@ -35,8 +35,8 @@ class WorkerServiceStub:
     ]
     """Hands one leg of a request to the engine. Returns once the engine has it; output goes to
     Steps. Idempotent for the same (request_id, attempt, leg). UNAVAILABLE while draining,
-    RESOURCE_EXHAUSTED when the worker is full, FAILED_PRECONDITION without an open Steps
-    stream of the same router.
+    RESOURCE_EXHAUSTED when the worker is full, ABORTED before the first message of a Steps
+    stream of the same router, CANCELLED for an attempt that was cancelled before.
     """
 
     Cancel: grpc.UnaryUnaryMultiCallable[
@@ -94,8 +94,8 @@ class WorkerServiceAsyncStub:
     ]
     """Hands one leg of a request to the engine. Returns once the engine has it; output goes to
     Steps. Idempotent for the same (request_id, attempt, leg). UNAVAILABLE while draining,
-    RESOURCE_EXHAUSTED when the worker is full, FAILED_PRECONDITION without an open Steps
-    stream of the same router.
+    RESOURCE_EXHAUSTED when the worker is full, ABORTED before the first message of a Steps
+    stream of the same router, CANCELLED for an attempt that was cancelled before.
     """
 
     Cancel: grpc.aio.UnaryUnaryMultiCallable[
@@ -157,8 +157,8 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[readahead.v1.worker_service_pb2.SubmitResponse, collections.abc.Awaitable[readahead.v1.worker_service_pb2.SubmitResponse]]:
         """Hands one leg of a request to the engine. Returns once the engine has it; output goes to
         Steps. Idempotent for the same (request_id, attempt, leg). UNAVAILABLE while draining,
-        RESOURCE_EXHAUSTED when the worker is full, FAILED_PRECONDITION without an open Steps
-        stream of the same router.
+        RESOURCE_EXHAUSTED when the worker is full, ABORTED before the first message of a Steps
+        stream of the same router, CANCELLED for an attempt that was cancelled before.
         """
 
     @abc.abstractmethod

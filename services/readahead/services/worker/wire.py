@@ -1,0 +1,208 @@
+"""Protobuf messages of the worker's service, to and from what the worker speaks of."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+
+from readahead.core.cluster import Role, WorkerLoad
+from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.request import FinishReason, Leg, RequestId
+from readahead.services.engine.engine import (
+    EngineDescription,
+    EngineState,
+    LegEnd,
+    LegKey,
+    LegOutput,
+    LegRequest,
+    Sampling,
+)
+from readahead.services.worker.identity import WorkerIdentity
+from readahead.v1 import sampling_pb2, worker_service_pb2
+
+HANDOVERS_MAX = 4096
+"""Most handovers in one call."""
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""Engines name a leg `<request id>.<attempt>` and take it apart at the last dot."""
+
+_LEGS = {
+    worker_service_pb2.LEG_PREFILL: Leg.PREFILL,
+    worker_service_pb2.LEG_DECODE: Leg.DECODE,
+    worker_service_pb2.LEG_WHOLE: Leg.WHOLE,
+}
+_ROLES = {
+    Role.PREFILL: worker_service_pb2.ROLE_PREFILL,
+    Role.DECODE: worker_service_pb2.ROLE_DECODE,
+}
+_FINISH_REASONS = {
+    FinishReason.STOP: sampling_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: sampling_pb2.FINISH_REASON_LENGTH,
+}
+
+
+def _invalid(message: str, parameter: str) -> ReadaheadError:
+    return ReadaheadError(Reason.INVALID_REQUEST, message, parameter=parameter)
+
+
+def leg_key(request_id: str, attempt: int) -> LegKey:
+    """The name of a leg.
+
+    Raises:
+        ReadaheadError: INVALID_REQUEST.
+    """
+    if REQUEST_ID.fullmatch(request_id) is None:
+        raise _invalid("request_id must be 1 to 128 of A-Z a-z 0-9 . _ -", "request_id")
+    if attempt < 1:
+        raise _invalid("attempt counts from 1", "attempt")
+    return RequestId(request_id), attempt
+
+
+def leg_request(message: worker_service_pb2.SubmitRequest) -> LegRequest:
+    """The leg to run.
+
+    Raises:
+        ReadaheadError: INVALID_REQUEST.
+    """
+    key = leg_key(message.request_id, message.attempt)
+    leg = _LEGS.get(message.leg)
+    if leg is None:
+        raise _invalid(f"leg {message.leg} is not known here", "leg")
+    if not message.prompt_token_ids:
+        raise _invalid("the prompt is empty", "prompt_token_ids")
+    if bool(message.handover) != (leg is Leg.DECODE):
+        raise _invalid("a handover goes with LEG_DECODE and with nothing else", "handover")
+    return LegRequest(
+        key=key,
+        leg=leg,
+        prompt_token_ids=list(message.prompt_token_ids),
+        sampling=sampling(message.sampling),
+        handover=message.handover,
+    )
+
+
+def sampling(message: sampling_pb2.SamplingParams) -> Sampling:
+    """How tokens are chosen; what is unset takes the documented default.
+
+    Raises:
+        ReadaheadError: INVALID_REQUEST.
+    """
+    if message.max_tokens < 1:
+        raise _invalid("sampling.max_tokens must be set and at least 1", "sampling.max_tokens")
+    numbers = (
+        message.temperature,
+        message.top_p,
+        message.presence_penalty,
+        message.frequency_penalty,
+    )
+    if not all(map(math.isfinite, numbers)):
+        raise _invalid("sampling holds a number that is not finite", "sampling")
+    if any(not stop for stop in message.stop):
+        raise _invalid("a stop string is empty", "sampling.stop")
+    return Sampling(
+        max_tokens=message.max_tokens,
+        temperature=message.temperature if message.HasField("temperature") else 1.0,
+        top_p=message.top_p if message.HasField("top_p") else 1.0,
+        top_k=message.top_k,
+        presence_penalty=message.presence_penalty,
+        frequency_penalty=message.frequency_penalty,
+        seed=message.seed if message.HasField("seed") else None,
+        stop=tuple(message.stop),
+        ignore_eos=message.ignore_eos,
+        min_tokens=message.min_tokens,
+    )
+
+
+def handover_keys(handovers: Sequence[worker_service_pb2.HandoverId]) -> list[LegKey]:
+    """The names of handovers.
+
+    Raises:
+        ReadaheadError: INVALID_REQUEST; too many, or one is malformed.
+    """
+    if len(handovers) > HANDOVERS_MAX:
+        raise _invalid(f"at most {HANDOVERS_MAX} handovers in one call", "handovers")
+    return [leg_key(handover.request_id, handover.attempt) for handover in handovers]
+
+
+def renew_response(unknown: Iterable[LegKey]) -> worker_service_pb2.RenewHandoversResponse:
+    """Names the handovers that are not here."""
+    response = worker_service_pb2.RenewHandoversResponse()
+    for request_id, attempt in unknown:
+        response.unknown.add(request_id=request_id, attempt=attempt)
+    return response
+
+
+def describe_response(
+    identity: WorkerIdentity, engine: EngineDescription, *, is_draining: bool
+) -> worker_service_pb2.DescribeResponse:
+    """What this worker is."""
+    return worker_service_pb2.DescribeResponse(
+        worker_id=identity.worker_id,
+        incarnation=identity.incarnation,
+        role=_ROLES[identity.role],
+        engine=engine.engine,
+        model=engine.model,
+        context_tokens_max=engine.context_tokens_max,
+        block_tokens=engine.block_tokens,
+        kv_blocks=engine.kv_blocks,
+        requests_max=engine.requests_max,
+        prefill_credits=identity.prefill_credits,
+        draining=is_draining,
+        version=version("readahead"),
+        engine_version=engine.engine_version,
+        handover_lease_ms=round(engine.handover_lease_s * 1000),
+    )
+
+
+def inspect_response(state: EngineState, *, kv_blocks: int) -> worker_service_pb2.InspectResponse:
+    """What the engine holds."""
+    return worker_service_pb2.InspectResponse(
+        load=_load(state.load),
+        kv_blocks=kv_blocks,
+        handovers_held=state.handovers_held,
+        transfers_total=state.transfers_total,
+        transfer_bytes_total=state.transfer_bytes_total,
+    )
+
+
+def steps_response(
+    sequence: int, news: Iterable[tuple[LegKey, LegOutput]], *, load: WorkerLoad
+) -> worker_service_pb2.StepsResponse:
+    """One message of a Steps stream."""
+    response = worker_service_pb2.StepsResponse(sequence=sequence, load=_load(load))
+    add = response.deltas.add
+    for (request_id, attempt), output in news:
+        delta = add(
+            request_id=request_id,
+            attempt=attempt,
+            token_ids=output.token_ids,
+            text=output.text,
+        )
+        if output.wait_s is not None and output.first_token_s is not None:
+            delta.timings.wait_ns = round(output.wait_s * 1e9)
+            delta.timings.first_token_ns = round(output.first_token_s * 1e9)
+        if output.end is not None:
+            delta.end.CopyFrom(_end(output.end))
+    return response
+
+
+def _load(load: WorkerLoad) -> worker_service_pb2.WorkerLoad:
+    return worker_service_pb2.WorkerLoad(
+        running=load.running, waiting=load.waiting, kv_blocks_free=max(0, load.kv_blocks_free)
+    )
+
+
+def _end(end: LegEnd) -> worker_service_pb2.LegEnd:
+    if end.finish_reason is not None:
+        return worker_service_pb2.LegEnd(
+            reason=_FINISH_REASONS[end.finish_reason], handover=end.handover
+        )
+    if end.error_reason is Reason.CANCELLED:
+        return worker_service_pb2.LegEnd(reason=sampling_pb2.FINISH_REASON_CANCELLED)
+    return worker_service_pb2.LegEnd(
+        reason=sampling_pb2.FINISH_REASON_ERROR,
+        error_reason=end.error_reason or Reason.BUG,
+        error_message=end.error_message,
+    )
