@@ -1,0 +1,103 @@
+"""The router's Prometheus metrics. Label values come from closed sets."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from readahead.core.cluster import Role
+from readahead.core.errors import ReadaheadError
+from readahead.core.messages import Statistics
+from readahead.core.request import Stage
+from readahead.router.session import LiveSession
+from readahead.router.sessions import Finish
+
+# From the cost of two hops on one machine, by steps of about 2, past the second that a reader
+# accepts for the first word, up to the longest wait that admission allows by default.
+_TTFT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 4, 8, 16, 32, 60)
+# One decision is meant to stay below 50 µs; a millisecond of the loop delays every stream.
+_HANDLE_BUCKETS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2)
+# Below a millisecond nobody notices; above an engine step (10-50 ms) tokens wait for the router.
+_LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+
+REQUESTS = Counter(
+    "readahead_router_requests",
+    "Requests ended, by front door and by finish reason or error reason.",
+    ["door", "outcome"],
+)
+LIVE = Gauge(
+    "readahead_router_requests_live",
+    'Live requests by stage; stage="queued" is the depth of the admission queue.',
+    ["stage"],
+)
+WORKERS = Gauge("readahead_router_workers", "Usable workers by role.", ["role"])
+TTFT = Histogram(
+    "readahead_router_ttft_seconds",
+    "Arrival to first token, as the router saw it.",
+    buckets=_TTFT_BUCKETS,
+)
+TTFT_PART = Histogram(
+    "readahead_router_ttft_part_seconds",
+    "Where the time to the first token went: queue, prefill, transfer, first_decode.",
+    ["part"],
+    buckets=_TTFT_BUCKETS,
+)
+ATTEMPTS = Counter(
+    "readahead_router_retries", "Tries of a request after its first one, by front door.", ["door"]
+)
+TOKENS = Counter("readahead_router_output_tokens", "Output tokens relayed to sessions.")
+FRAMES = Counter(
+    "readahead_router_frames", "Chunks taken by front doors, one frame each.", ["door"]
+)
+STEPS = Counter("readahead_router_steps", "Engine steps heard of.")
+STALE_DELTAS = Counter(
+    "readahead_router_stale_deltas", "News of legs that are over; dropped, and cancelled."
+)
+HANDLE = Histogram(
+    "readahead_router_handle_seconds",
+    "Time of one decision (RouterState.handle), one in 16 sampled.",
+    buckets=_HANDLE_BUCKETS,
+)
+LOOP_LAG = Histogram(
+    "readahead_router_loop_lag_seconds",
+    "How late the event loop wakes a task that sleeps.",
+    buckets=_LAG_BUCKETS,
+)
+
+_DOORS = frozenset({"grpc", "http"})
+
+
+def outcome_of(end: Finish | ReadaheadError) -> str:
+    """The label value of an ending: "stop", "length", or a reason in lower case."""
+    return (end.reason if isinstance(end, Finish) else end.reason.lower()).lower()
+
+
+def observe_end(session: LiveSession) -> None:
+    """Counts a request that has ended."""
+    end = session.end
+    assert end is not None
+    door = session.call.door if session.call.door in _DOORS else "other"
+    REQUESTS.labels(door, outcome_of(end)).inc()
+    FRAMES.labels(door).inc(session.frames)
+    if session.attempts > 1:
+        ATTEMPTS.labels(door).inc(session.attempts - 1)
+    split = session.first_token_split()
+    if split.total_s is None:
+        return
+    TTFT.observe(split.total_s)
+    for part, value_s in (
+        ("queue", split.queue_s),
+        ("prefill", split.prefill_s),
+        ("transfer", split.transfer_s),
+        ("first_decode", split.first_decode_s),
+    ):
+        if value_s is not None:
+            TTFT_PART.labels(part).observe(value_s)
+
+
+def observe_statistics(statistics: Statistics) -> None:
+    """Sets the gauges."""
+    for stage in Stage:
+        if not stage.is_final:
+            LIVE.labels(stage.value).set(statistics.by_stage.get(stage, 0))
+    for role in Role:
+        WORKERS.labels(role.value).set(statistics.workers.get(role, 0))

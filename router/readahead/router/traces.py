@@ -1,0 +1,83 @@
+"""The spans of one request: `generate`, and one child per stage, one stage at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
+
+from readahead.core.errors import ReadaheadError
+from readahead.core.request import Leg
+from readahead.router.sessions import Call, Finish
+from readahead.runtime.telemetry import attributes, traces
+
+
+class RequestTrace:
+    """Spans from a request's arrival to its end. Each is ended exactly once.
+
+    A request that is not recorded makes one inert span, which passes the caller's trace on.
+    """
+
+    __slots__ = ("_root", "_stage")
+
+    def __init__(self, call: Call, *, max_tokens: int) -> None:
+        self._root: Span = traces.tracer().start_span(
+            attributes.SPAN_GENERATE,
+            context=traces.context_from(call.trace_headers),
+            kind=SpanKind.SERVER,
+        )
+        self._stage: Span | None = None
+        if self._root.is_recording():
+            self._root.set_attributes(
+                {
+                    attributes.REQUEST_MODEL: call.model,
+                    attributes.REQUEST_MAX_TOKENS: max_tokens,
+                    attributes.INPUT_TOKENS: len(call.prompt_token_ids),
+                    attributes.REQUEST_ID: call.request_id,
+                }
+            )
+
+    def enter(self, name: str, *, attempt: int = 0, worker_id: str = "") -> None:
+        """Ends the stage that is open, well, and opens the next."""
+        if not self._root.is_recording():
+            return
+        self.leave()
+        span = traces.tracer().start_span(name, context=set_span_in_context(self._root))
+        if attempt:
+            span.set_attribute(attributes.ATTEMPT, attempt)
+        if worker_id:
+            span.set_attribute(attributes.WORKER_ID, worker_id)
+        self._stage = span
+
+    def leave(self, failure: str = "") -> None:
+        """Ends the stage that is open, if one is; `failure` says what went wrong."""
+        stage, self._stage = self._stage, None
+        if stage is None:
+            return
+        if failure:
+            stage.set_status(Status(StatusCode.ERROR, failure))
+        stage.end()
+
+    def interrupt(self, failure: str, *, leg: Leg | None) -> None:
+        """The open leg has failed; the request waits for its next one."""
+        self.leave(failure)
+        self.enter(attributes.SPAN_HANDOVER if leg is Leg.DECODE else attributes.SPAN_QUEUE)
+
+    def headers(self) -> Mapping[str, str]:
+        """W3C headers that make a worker's span a child of the open stage."""
+        return traces.headers_from(self._stage or self._root)
+
+    def end(self, end: Finish | ReadaheadError, *, output_tokens: int) -> None:
+        """Ends all spans."""
+        root = self._root
+        if not root.is_recording():
+            return
+        root.set_attribute(attributes.OUTPUT_TOKENS, output_tokens)
+        if isinstance(end, Finish):
+            self.leave()
+            root.set_attribute(attributes.FINISH_REASONS, (end.reason.value,))
+        else:
+            self.leave(end.message or end.reason.value)
+            root.set_attribute(attributes.ERROR_REASON, end.reason.value)
+            root.set_status(Status(StatusCode.ERROR, end.message or end.reason.value))
+        root.end()

@@ -1,0 +1,126 @@
+"""Protobuf in, values out, and back: what the router says to workers and hears from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from readahead.core.cluster import Role, WorkerDescription, WorkerLoad
+from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.request import FinishReason, Incarnation, Leg, RequestId, WorkerId
+from readahead.router.sessions import Sampling
+from readahead.v1 import sampling_pb2, worker_service_pb2
+
+_ROLES = {
+    worker_service_pb2.ROLE_PREFILL: Role.PREFILL,
+    worker_service_pb2.ROLE_DECODE: Role.DECODE,
+}
+_LEGS = {
+    Leg.PREFILL: worker_service_pb2.LEG_PREFILL,
+    Leg.DECODE: worker_service_pb2.LEG_DECODE,
+    Leg.WHOLE: worker_service_pb2.LEG_WHOLE,
+}
+_FINISHES: Mapping[int, FinishReason] = {
+    sampling_pb2.FINISH_REASON_STOP: FinishReason.STOP,
+    sampling_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+}
+_FINISH_NUMBERS = {
+    FinishReason.STOP: sampling_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: sampling_pb2.FINISH_REASON_LENGTH,
+}
+_REASONS = {reason.value: reason for reason in Reason}
+
+
+def description_from_proto(message: worker_service_pb2.DescribeResponse) -> WorkerDescription:
+    """What a worker said of itself.
+
+    Raises:
+        ReadaheadError: ENGINE_FAILED when it makes no sense.
+    """
+    role = _ROLES.get(message.role)
+    if role is None or not message.worker_id or not message.incarnation:
+        raise ReadaheadError(Reason.ENGINE_FAILED, "the worker does not say who or what it is")
+    return WorkerDescription(
+        worker_id=WorkerId(message.worker_id),
+        incarnation=Incarnation(message.incarnation),
+        role=role,
+        engine=message.engine,
+        model=message.model,
+        context_tokens_max=message.context_tokens_max,
+        block_tokens=message.block_tokens,
+        kv_blocks=message.kv_blocks,
+        requests_max=message.requests_max,
+        prefill_credits=message.prefill_credits,
+        handover_lease_s=message.handover_lease_ms / 1000,
+    )
+
+
+def load_from_proto(message: worker_service_pb2.WorkerLoad) -> WorkerLoad:
+    """An engine's load."""
+    return WorkerLoad(
+        running=message.running, waiting=message.waiting, kv_blocks_free=message.kv_blocks_free
+    )
+
+
+def finish_from_proto(number: int) -> FinishReason | None:
+    """How a leg ended, or None if it did not end well."""
+    return _FINISHES.get(number)
+
+
+def finish_to_proto(reason: FinishReason) -> sampling_pb2.FinishReason.ValueType:
+    """The number of a good ending."""
+    return _FINISH_NUMBERS[reason]
+
+
+def error_from_proto(end: worker_service_pb2.LegEnd) -> tuple[Reason, str]:
+    """Why a leg ended badly. A cancel that the router did not ask for counts as a lost worker."""
+    if end.reason == sampling_pb2.FINISH_REASON_CANCELLED:
+        return Reason.WORKER_LOST, "the worker gave the leg up"
+    reason = _REASONS.get(end.error_reason, Reason.ENGINE_FAILED)
+    if reason is Reason.CANCELLED:
+        reason = Reason.WORKER_LOST
+    return reason, end.error_message or "the worker gave no reason"
+
+
+def sampling_to_proto(sampling: Sampling, *, max_tokens: int) -> sampling_pb2.SamplingParams:
+    """Every field set, so that a worker guesses nothing."""
+    return sampling_pb2.SamplingParams(
+        max_tokens=max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        seed=sampling.seed,
+        stop=sampling.stop,
+        ignore_eos=sampling.ignore_eos,
+        min_tokens=sampling.min_tokens,
+    )
+
+
+def submit_to_proto(
+    request_id: RequestId,
+    *,
+    attempt: int,
+    leg: Leg,
+    prompt_token_ids: Sequence[int],
+    sampling: sampling_pb2.SamplingParams,
+    handover: bytes,
+) -> worker_service_pb2.SubmitRequest:
+    """One leg to run, but for the `router_id`, which its link knows.
+
+    A prefill leg makes one token, which is not delivered, so nothing may keep it from ending
+    there: no stop strings, no least length.
+    """
+    message = worker_service_pb2.SubmitRequest(
+        request_id=request_id,
+        attempt=attempt,
+        leg=_LEGS[leg],
+        prompt_token_ids=prompt_token_ids,
+        sampling=sampling,
+        handover=handover if leg is Leg.DECODE else b"",
+    )
+    if leg is Leg.PREFILL:
+        message.sampling.max_tokens = 1
+        message.sampling.min_tokens = 0
+        message.sampling.ClearField("stop")
+    return message
