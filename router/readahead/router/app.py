@@ -14,7 +14,7 @@ import structlog
 from readahead.core.router_state import RouterState
 from readahead.router import metrics
 from readahead.router.config import RouterConfig
-from readahead.router.doors import listen
+from readahead.router.doors import Doors, listen
 from readahead.router.driver import Driver
 from readahead.router.membership import LinkLimits, Membership
 from readahead.router.prompts import Prompts
@@ -94,10 +94,27 @@ async def running(
         prompts: of the model, where they are loaded already.
         store: another than the one that the settings name.
     """
-    if prompts is None:
-        prompts = await asyncio.to_thread(Prompts.load, config.model)
-    if store is None:
-        store = connect(config.membership.redis_url)
+    # Before any task group, so that a port that is taken raises as itself.
+    doors = await listen(config.doors)
+    error: ValueError | None = None
+    async with doors.answering():
+        try:
+            if prompts is None:
+                prompts = await asyncio.to_thread(Prompts.load, config.model)
+        except ValueError as unusable:
+            error = unusable
+        else:
+            store = store or connect(config.membership.redis_url)
+            async with _routing(config, doors, prompts, store) as router:
+                yield router
+    if error is not None:  # raised here, since the group above would wrap it
+        raise error
+
+
+@asynccontextmanager
+async def _routing(
+    config: RouterConfig, doors: Doors, prompts: Prompts, store: Store
+) -> AsyncIterator[Router]:
     driver = Driver(RouterState(config.core))
     sessions = SessionTable(
         driver,
@@ -106,18 +123,16 @@ async def running(
         context_tokens_max=prompts.context_tokens_max,
         requests_max=config.doors.requests_max,
     )
+    membership = _membership(config, store, driver, model=prompts.name)
+    registrar = StaticRegistrar(store=store, config=config.membership)
     try:
-        # Before any task group, so that a port that is taken raises as itself.
-        doors = await listen(config.doors, sessions, prompts)
-        membership = _membership(config, store, driver, model=prompts.name)
-        registrar = StaticRegistrar(store=store, config=config.membership)
         async with driver, asyncio.TaskGroup() as tasks:
             keepers = [
                 tasks.create_task(membership.run()),
                 tasks.create_task(registrar.run()),
                 tasks.create_task(_look(driver, sessions, doors.board)),
             ]
-            async with doors.serving():
+            async with doors.serving(sessions, prompts):
                 try:
                     yield Router(
                         driver=driver,

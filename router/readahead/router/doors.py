@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc.aio
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from readahead.router.config import DoorsConfig
 from readahead.router.grpc_door import SERVICE, InferenceDoor
@@ -23,30 +25,50 @@ _CLOSE_S = 1.0
 """At shutdown the answers have ended; this is for their last bytes."""
 
 
+class Curtain:
+    """Stands before the HTTP door's application: 503 to everything until it is lifted."""
+
+    def __init__(self) -> None:
+        self._application: ASGIApp | None = None
+
+    def lift(self, application: ASGIApp) -> None:
+        """Lets requests through to `application`."""
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._application is not None:
+            await self._application(scope, receive, send)
+            return
+        message = "The router is starting."
+        error = {"message": message, "type": "server_error", "param": None, "code": "no_worker"}
+        headers = {"retry-after-ms": "500", "x-should-retry": "true"}
+        await JSONResponse({"error": error}, 503, headers)(scope, receive, send)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
     """What clients connect to."""
 
-    host: str
+    config: DoorsConfig
     grpc_port: int
     board: HealthBoard
     _grpc: grpc.aio.Server
     _http: HttpServer | None
+    _curtain: Curtain
     _stalls: StallWatch
 
     @property
     def grpc_address(self) -> str:
-        return f"{self.host}:{self.grpc_port}"
+        return f"{self.config.host}:{self.grpc_port}"
 
     @property
     def http_address(self) -> str:
         """Empty iff there is no HTTP door."""
-        return f"{self.host}:{self._http.port}" if self._http is not None else ""
+        return f"{self.config.host}:{self._http.port}" if self._http is not None else ""
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        """Serves until the block is left; then what is under way gets a moment to end."""
-        await self._grpc.start()
+    async def answering(self) -> AsyncIterator[None]:
+        """HTTP answers, 503 until `serving`; so that a probe sees a router that starts."""
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(self._stalls.run())
             if self._http is not None:
@@ -57,36 +79,47 @@ class Doors:
                 if self._http is not None:
                     self._http.stop()
                 watch.cancel()
-                await self._grpc.stop(_CLOSE_S)
+                await self._grpc.stop(None)
+
+    @asynccontextmanager
+    async def serving(self, sessions: Sessions, prompts: Prompts) -> AsyncIterator[None]:
+        """Both doors serve, until the block is left; then what is under way gets a moment."""
+        inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
+            InferenceDoor(sessions, prompts, stalls=self._stalls), self._grpc
+        )
+        await self._grpc.start()
+        self._curtain.lift(application(sessions, prompts, self.config))
+        try:
+            yield
+        finally:
+            if self._http is not None:
+                self._http.stop()
+            await self._grpc.stop(_CLOSE_S)
 
 
-async def listen(config: DoorsConfig, sessions: Sessions, prompts: Prompts) -> Doors:
+async def listen(config: DoorsConfig) -> Doors:
     """Binds the ports.
 
     Raises:
         OSError: one cannot be had.
     """
-    stalls = StallWatch(config.client_stall_s_max)
     board = HealthBoard([SERVICE])
     server = grpc_server(
         services=[SERVICE], message_bytes_max=config.body_bytes_max, health_board=board
     )
-    inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(
-        InferenceDoor(sessions, prompts, stalls=stalls), server
-    )
+    curtain = Curtain()
     try:
         grpc_port = bind(server, host=config.host, port=config.grpc_port, tls=config.tls)
-        http = None
-        if config.http_port >= 0:
-            http = HttpServer(application(sessions, prompts, config), config)
+        http = HttpServer(curtain, config) if config.http_port >= 0 else None
     except OSError:
         await server.stop(None)
         raise
     return Doors(
-        host=config.host,
+        config=config,
         grpc_port=grpc_port,
         board=board,
         _grpc=server,
         _http=http,
-        _stalls=stalls,
+        _curtain=curtain,
+        _stalls=StallWatch(config.client_stall_s_max),
     )

@@ -93,6 +93,7 @@ class InferenceDoor(inference_service_pb2_grpc.InferenceServiceServicer):
                 for decision in explanation.decisions
             ],
             tokens_delivered=explanation.tokens_delivered,
+            tokens_read=explanation.tokens_read,
         )
 
     async def _stream(self, session: Session, context: _Context) -> None:

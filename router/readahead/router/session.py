@@ -187,7 +187,7 @@ class LiveSession:
         self._conclude(error, now)
 
     def first_token_split(self) -> FirstTokenSplit:
-        """Where the time to the first token went, as far as it has come."""
+        """Where the time to the first token went, as far as it has come. The parts sum to it."""
         prefill_s = _span(self.prefill_submitted_at, self.prefill_finished_at)
         total_s = _span(self.arrived_at, self.first_token_at)
         decode_s = _span(self.decode_submitted_at, self.first_token_at)
@@ -195,8 +195,12 @@ class LiveSession:
         if transfer_s is not None and decode_s is not None:
             transfer_s = min(transfer_s, decode_s)  # the worker's clock is not ours
             decode_s -= transfer_s
+        queue_s = _span(self.arrived_at, self.queued_until)
+        if total_s is not None:
+            rest_s = total_s - (prefill_s or 0.0) - (transfer_s or 0.0) - (decode_s or 0.0)
+            queue_s = max(0.0, rest_s)
         return FirstTokenSplit(
-            queue_s=_span(self.arrived_at, self.queued_until),
+            queue_s=queue_s,
             prefill_s=prefill_s,
             transfer_s=transfer_s,
             first_decode_s=decode_s,

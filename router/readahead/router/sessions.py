@@ -51,6 +51,8 @@ class FirstTokenSplit:
     """Where the time to the first token went, seconds; None where a part did not occur."""
 
     queue_s: float | None = None
+    """What is not in the other parts: waiting in the router, before and between the legs, and
+    attempts that came to nothing."""
     prefill_s: float | None = None
     transfer_s: float | None = None
     first_decode_s: float | None = None

@@ -64,7 +64,7 @@ async def test_it_ends_once() -> None:
 
 
 def test_time_to_the_first_token_is_split() -> None:
-    """The parts are the router's own times, but for the transfer, which the worker measured."""
+    """The parts sum to the whole: half a second between the legs was spent in the router too."""
     session = toy_session(arrived_at=10.0)
     session.submitted(Leg.PREFILL, attempt=1, worker_id=WorkerId("p"), now=11.0)
     session.prefilled(b"kv", now=13.0)
@@ -72,7 +72,7 @@ def test_time_to_the_first_token_is_split() -> None:
     session.push(" a", [1], wait_s=0.25, now=14.5)
     session.push(" b", [2], wait_s=None, now=15.0)
     assert session.first_token_split() == FirstTokenSplit(
-        queue_s=1.0, prefill_s=2.0, transfer_s=0.25, first_decode_s=0.75, total_s=4.5
+        queue_s=1.5, prefill_s=2.0, transfer_s=0.25, first_decode_s=0.75, total_s=4.5
     )
 
 

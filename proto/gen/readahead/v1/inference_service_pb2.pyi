@@ -271,7 +271,7 @@ global___Finished = Finished
 
 @typing.final
 class FirstTokenSplit(google.protobuf.message.Message):
-    """The time to the first token, by stage. Unset parts did not occur."""
+    """The time to the first token, by stage; the parts sum to it. Unset parts did not occur."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -282,7 +282,9 @@ class FirstTokenSplit(google.protobuf.message.Message):
     TOTAL_FIELD_NUMBER: builtins.int
     @property
     def queue(self) -> google.protobuf.duration_pb2.Duration:
-        """Arrival to the first submission to a worker."""
+        """What is not in the other parts: waiting in the router, before and between the legs, and
+        attempts that came to nothing.
+        """
 
     @property
     def prefill(self) -> google.protobuf.duration_pb2.Duration:
