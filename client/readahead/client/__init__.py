@@ -1,0 +1,65 @@
+"""The Python SDK of Readahead: streams answers over gRPC. Light: no engine, no tensor library."""
+
+from readahead.client.async_client import AsyncClient
+from readahead.client.async_stream import AsyncStream
+from readahead.client.client import Client
+from readahead.client.connection import Tls
+from readahead.client.errors import (
+    AccessError,
+    BrokenStreamError,
+    CancelledError_,
+    DeadlineError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    ReadaheadClientError,
+    ServerError,
+    UnavailableError,
+)
+from readahead.client.events import (
+    Completion,
+    Decision,
+    Delta,
+    Event,
+    Explanation,
+    Finished,
+    FinishReason,
+    FirstToken,
+    Model,
+    Started,
+    Usage,
+)
+from readahead.client.options import GenerateOptions
+from readahead.client.retry import RetryPolicy
+from readahead.client.stream import Stream
+
+__all__ = [
+    "AccessError",
+    "AsyncClient",
+    "AsyncStream",
+    "BrokenStreamError",
+    "CancelledError_",
+    "Client",
+    "Completion",
+    "DeadlineError",
+    "Decision",
+    "Delta",
+    "Event",
+    "Explanation",
+    "FinishReason",
+    "Finished",
+    "FirstToken",
+    "GenerateOptions",
+    "InvalidRequestError",
+    "Model",
+    "NotFoundError",
+    "OverloadedError",
+    "ReadaheadClientError",
+    "RetryPolicy",
+    "ServerError",
+    "Started",
+    "Stream",
+    "Tls",
+    "UnavailableError",
+    "Usage",
+]
