@@ -11,7 +11,9 @@ from readahead.core.config import CoreConfig
 from readahead.core.errors import ReadaheadError
 from readahead.core.request import Incarnation, RequestId, WorkerId
 from readahead.core.router_state import RouterState
+from readahead.router.config import DoorsConfig
 from readahead.router.driver import Driver
+from readahead.router.frame_gap import FrameGap
 from readahead.router.outbox import LegKey
 from readahead.router.session import LiveSession
 from readahead.router.session_table import SessionTable
@@ -35,7 +37,10 @@ def toy_call(request_id: str = "r", *, prompt_tokens: int = 3, max_tokens: int |
 
 
 def toy_session(
-    *, arrived_at: float = 0.0, on_cancel: Callable[[RequestId], None] = lambda _: None
+    *,
+    arrived_at: float = 0.0,
+    gap_s_max: float = 0.0,
+    on_cancel: Callable[[RequestId], None] = lambda _: None,
 ) -> LiveSession:
     """A session of its own, without a driver."""
     call = toy_call()
@@ -44,6 +49,7 @@ def toy_session(
         max_tokens=8,
         arrived_at=arrived_at,
         trace=RequestTrace(call, max_tokens=8),
+        gap=FrameGap(pace_tok_s=5.0, gap_s_max=gap_s_max),
         on_cancel=on_cancel,
     )
 
@@ -108,7 +114,7 @@ def toy_table(driver: Driver, *, requests_max: int = 100) -> SessionTable:
         core=CoreConfig(),
         model="toy",
         context_tokens_max=1000,
-        requests_max=requests_max,
+        doors=DoorsConfig(requests_max=requests_max),
     )
 
 

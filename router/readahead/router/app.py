@@ -121,7 +121,7 @@ async def _routing(
         core=config.core,
         model=prompts.name,
         context_tokens_max=prompts.context_tokens_max,
-        requests_max=config.doors.requests_max,
+        doors=config.doors,
     )
     membership = _membership(config, store, driver, model=prompts.name)
     registrar = StaticRegistrar(store=store, config=config.membership)

@@ -23,6 +23,9 @@ class DoorsConfig(Checked):
     """Most requests alive at once, queued ones included."""
     client_stall_s_max: float = 60.0
     """A client that takes no bytes for this long is treated as gone."""
+    frame_gap_s_max: float = 0.05
+    """Longest that tokens wait for the next frame while their reader has 20 times as long left to
+    read: below what an eye takes for a pause, and three engine steps a frame. 0: never."""
     tls: TlsConfig = field(default_factory=TlsConfig)
 
     def __post_init__(self) -> None:
@@ -30,6 +33,7 @@ class DoorsConfig(Checked):
         require("doors.grpc_port", self.grpc_port, least=0, most=65535)
         require("doors.body_bytes_max", self.body_bytes_max, least=1024)
         require("doors.requests_max", self.requests_max, least=1)
+        require("doors.frame_gap_s_max", self.frame_gap_s_max, least=0, most=1)
         require("doors.client_stall_s_max", self.client_stall_s_max, least=0.1, most=3600)
 
 

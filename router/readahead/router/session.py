@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import FinishReason, Leg, RequestId, WorkerId
+from readahead.router.frame_gap import FrameGap
 from readahead.router.sessions import Call, Chunk, Finish, FirstTokenSplit
+from readahead.runtime.clock import monotonic_s
 
 if TYPE_CHECKING:
     from readahead.router.traces import RequestTrace
@@ -23,6 +25,8 @@ class LiveSession:
     __slots__ = (
         "_end",
         "_frames",
+        "_gap",
+        "_hold",
         "_is_end_given",
         "_on_cancel",
         "_text",
@@ -55,12 +59,15 @@ class LiveSession:
         max_tokens: int,
         arrived_at: float,
         trace: RequestTrace,
+        gap: FrameGap,
         on_cancel: Callable[[RequestId], None],
     ) -> None:
         self.call = call
         self.max_tokens = max_tokens
         self.arrived_at = arrived_at
         self.trace = trace
+        self._gap = gap
+        self._hold: asyncio.TimerHandle | None = None
         self._on_cancel = on_cancel
         self._text: list[str] = []
         self._token_ids: list[int] = []
@@ -101,7 +108,12 @@ class LiveSession:
         Raises:
             ReadaheadError: the request ended badly. Text that came before is given first.
         """
-        while not self._token_ids and not self._text and self._end is None:
+        while self._end is None:
+            if self._token_ids or self._text:
+                wait_s = self._gap.wait_s(monotonic_s())
+                if wait_s <= 0:
+                    break
+                self._wake_in(wait_s)
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -166,6 +178,25 @@ class LiveSession:
         if text:
             self._text.append(text)
         self._token_ids.extend(token_ids)
+        gap = self._gap
+        gap.deliver(len(token_ids), now=now)
+        if self._waiter is None or self._hold is not None:
+            return
+        wait_s = gap.wait_s(now)
+        if wait_s > 0:
+            self._wake_in(wait_s)
+        else:
+            self._wake()
+
+    def _wake_in(self, wait_s: float) -> None:
+        if self._hold is None:
+            self._hold = asyncio.get_running_loop().call_later(wait_s, self._wake)
+
+    def _wake(self) -> None:
+        """Gives the front door what is there."""
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -213,9 +244,7 @@ class LiveSession:
         self.ended_at = now
         self.handover = b""
         self.detach()
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._wake()
 
     def _take(self) -> Chunk:
         end = self._end
@@ -230,6 +259,7 @@ class LiveSession:
         self._text.clear()
         self._is_end_given = finish is not None
         self._frames += 1
+        self._gap.frame(monotonic_s())
         return Chunk(text=text, token_ids=token_ids, finish=finish)
 
 

@@ -15,7 +15,9 @@ from readahead.core.messages import (
     RequestCancelled,
 )
 from readahead.core.request import RequestId
+from readahead.router.config import DoorsConfig
 from readahead.router.driver import Driver
+from readahead.router.frame_gap import FrameGap
 from readahead.router.session import LiveSession
 from readahead.router.sessions import Call, ServedModel
 from readahead.router.traces import RequestTrace
@@ -38,14 +40,15 @@ class SessionTable:
         core: CoreConfig,
         model: str,
         context_tokens_max: int,
-        requests_max: int,
+        doors: DoorsConfig,
         now: Callable[[], float] = monotonic_s,
     ) -> None:
         self._driver = driver
         self._pace_tok_s = core.reading.pace_tok_s
         self._model = model
         self._context_tokens_max = context_tokens_max
-        self._requests_max = requests_max
+        self._requests_max = doors.requests_max
+        self._frame_gap_s_max = doors.frame_gap_s_max
         self._now = now
         self._is_draining = False
 
@@ -61,8 +64,14 @@ class SessionTable:
         call = replace(call, model=self._model)
         trace = RequestTrace(call, max_tokens=max_tokens)
         trace.enter(attributes.SPAN_ADMIT)
+        pace_tok_s = call.pace_tok_s or self._pace_tok_s
         session = LiveSession(
-            call, max_tokens=max_tokens, arrived_at=now, trace=trace, on_cancel=self._cancel
+            call,
+            max_tokens=max_tokens,
+            arrived_at=now,
+            trace=trace,
+            gap=FrameGap(pace_tok_s=pace_tok_s, gap_s_max=self._frame_gap_s_max),
+            on_cancel=self._cancel,
         )
         self._driver.sessions[call.request_id] = session
         trace.enter(attributes.SPAN_QUEUE)
@@ -71,7 +80,7 @@ class SessionTable:
                 request_id=call.request_id,
                 prompt_tokens=session.prompt_tokens,
                 output_tokens_max=max_tokens,
-                pace_tok_s=call.pace_tok_s or self._pace_tok_s,
+                pace_tok_s=pace_tok_s,
                 deadline=None if call.timeout_s is None else now + call.timeout_s,
             )
         )

@@ -1,0 +1,82 @@
+"""What running workers hold, by their own word: `Inspect`, and vLLM's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from prometheus_client.parser import text_string_to_metric_families
+from up_process import WorkerAddress, http_call
+
+from readahead.v1 import worker_service_pb2, worker_service_pb2_grpc
+
+INSPECT_S_MAX = 5.0
+"""An engine answers between two steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """What one worker's engine holds."""
+
+    running: int
+    waiting: int
+    handovers_held: int
+    blocks_used: int
+    transfers_total: int
+    """KV caches that it has pulled since its start."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """No request, no handover, every KV block free."""
+        return not (self.running or self.waiting or self.handovers_held or self.blocks_used)
+
+
+def inspect(workers: Sequence[WorkerAddress]) -> dict[str, Holdings]:
+    """Holdings by worker's name, read from the engines now."""
+    return {worker.name: _inspect_one(worker.grpc) for worker in workers}
+
+
+def is_all_free(workers: Sequence[WorkerAddress]) -> bool:
+    """Nothing runs, waits or is held anywhere."""
+    return all(each.is_nothing for each in inspect(workers).values())
+
+
+def transfers(workers: Sequence[WorkerAddress]) -> int:
+    """KV caches that these workers' engines have pulled."""
+    return sum(each.transfers_total for each in inspect(workers).values())
+
+
+def nixl_transfers(workers: Sequence[WorkerAddress]) -> int:
+    """The same by vLLM's own counter on /metrics, which is behind by up to a step."""
+    return round(sum(_sample(worker, "vllm:nixl_xfer_time_seconds_count") for worker in workers))
+
+
+def nixl_failures(workers: Sequence[WorkerAddress]) -> int:
+    """KV transfers that failed, by vLLM's own counter."""
+    return round(sum(_sample(worker, "vllm:nixl_num_failed_transfers_total") for worker in workers))
+
+
+def _inspect_one(address: str) -> Holdings:
+    with grpc.insecure_channel(address) as channel:
+        stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        state = stub.Inspect(worker_service_pb2.InspectRequest(), timeout=INSPECT_S_MAX)
+    return Holdings(
+        running=state.load.running,
+        waiting=state.load.waiting,
+        handovers_held=state.handovers_held,
+        blocks_used=state.kv_blocks - state.load.kv_blocks_free,
+        transfers_total=state.transfers_total,
+    )
+
+
+def _sample(worker: WorkerAddress, name: str) -> float:
+    """Sum over the labels of a metric; 0 where it has none yet."""
+    status, text = http_call(worker.metrics, "GET", "/metrics")
+    assert status == 200
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    )
