@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 from up_process import WorkerAddress, http_call
+from waiting import wait_until
 
 from readahead.v1 import worker_service_pb2, worker_service_pb2_grpc
 
@@ -37,9 +38,20 @@ def inspect(workers: Sequence[WorkerAddress]) -> dict[str, Holdings]:
     return {worker.name: _inspect_one(worker.grpc) for worker in workers}
 
 
-def is_all_free(workers: Sequence[WorkerAddress]) -> bool:
-    """Nothing runs, waits or is held anywhere."""
-    return all(each.is_nothing for each in inspect(workers).values())
+def wait_all_free(workers: Sequence[WorkerAddress], limit_s: float) -> None:
+    """Returns once nothing runs, waits or is held anywhere; fails with what is, at the limit."""
+    left: dict[str, Holdings] = {}
+
+    def is_free() -> bool:
+        nonlocal left
+        left = {name: held for name, held in inspect(workers).items() if not held.is_nothing}
+        return not left
+
+    try:
+        wait_until(is_free, limit_s, what="all engines are free")
+    except AssertionError as error:
+        error.add_note(f"held: {left}")
+        raise
 
 
 def transfers(workers: Sequence[WorkerAddress]) -> int:

@@ -1,0 +1,204 @@
+"""The engine that is vLLM: one `AsyncLLM`, whose engine core is a process of its own."""
+
+# ruff: noqa: E402  # the environment comes before the imports that read it
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from readahead.services.engine.vllm_environment import (
+    prepare_environment,
+    side_channel,
+    start_method_kept,
+)
+
+prepare_environment()
+
+from vllm import __version__ as vllm_version
+from vllm.inputs.engine import tokens_input
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from readahead.core.cluster import Role, WorkerLoad
+from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.request import Leg, RequestId
+from readahead.services.config import EngineConfig, KvConfig
+from readahead.services.engine import vllm_request
+from readahead.services.engine.engine import (
+    EngineDescription,
+    EngineState,
+    LegKey,
+    LegOutput,
+    LegRequest,
+)
+from readahead.services.engine.vllm_internals import check_internals
+from readahead.services.engine.vllm_setup import (
+    LoadLogger,
+    model_name,
+    usable_blocks,
+    vllm_config,
+)
+
+_CLEANUP_S_MAX = 5.0
+"""Longest wait for the core to take a release; a core that is stuck longer is killed anyway."""
+
+
+def engine_request_id(key: LegKey) -> str:
+    """The id a leg has in the engine."""
+    request_id, attempt = key
+    return f"{request_id}.{attempt}"
+
+
+def leg_key(engine_id: str) -> LegKey:
+    """The inverse of `engine_request_id`."""
+    request_id, attempt = engine_id.rsplit(".", 1)
+    return RequestId(request_id), int(attempt)
+
+
+class VllmEngine:
+    """Implements `Engine`. Made by `start`; belongs to the event loop it was started in."""
+
+    def __init__(self, llm: AsyncLLM, load: LoadLogger, description: EngineDescription) -> None:
+        self._llm: AsyncLLM | None = llm
+        """None once closed; dropped then, since vLLM's own destructor fails at a process's end."""
+        self._load = load
+        self._description = description
+        self._vocabulary_tokens: int = llm.model_config.get_vocab_size()
+
+    @classmethod
+    async def start(cls, config: EngineConfig, kv: KvConfig, role: Role) -> VllmEngine:
+        """Starts the engine core and returns when it can serve.
+
+        Holds the event loop meanwhile: nothing else runs in a worker before its engine does.
+        The core is forked iff VLLM_WORKER_MULTIPROC_METHOD says so, else spawned (on a GPU, what
+        vLLM chooses).
+
+        Raises:
+            RuntimeError: the engine does not start, or this is not the vLLM that is relied on.
+        """
+        check_internals()
+        loads: list[LoadLogger] = []
+
+        def load_logger(settings: Any, engine_index: int) -> LoadLogger:
+            loads.append(LoadLogger(settings, engine_index))
+            return loads[-1]
+
+        with side_channel(kv.side_channel_host, kv.side_channel_port), start_method_kept():
+            settings = vllm_config(config, kv, role)
+            llm = AsyncLLM.from_vllm_config(settings, stat_loggers=[load_logger])
+        description = EngineDescription(
+            engine="vllm",
+            engine_version=vllm_version,
+            model=model_name(config),
+            context_tokens_max=llm.model_config.max_model_len,
+            block_tokens=settings.cache_config.block_size,
+            kv_blocks=usable_blocks(settings),
+            requests_max=settings.scheduler_config.max_num_seqs,
+            handover_lease_s=float(kv.lease_s) if role is Role.PREFILL else 0.0,
+        )
+        return cls(llm, loads[0], description)
+
+    @property
+    def description(self) -> EngineDescription:
+        """What this engine is."""
+        return self._description
+
+    async def run(self, request: LegRequest) -> AsyncIterator[LegOutput]:
+        """Runs a leg; see `Engine.run`."""
+        vllm_request.check_prompt(
+            request, self._description, vocabulary_tokens=self._vocabulary_tokens
+        )
+        params = vllm_request.sampling_params(request, self._description)
+        llm = self._live()
+        is_first, is_ended = True, False
+        try:
+            outputs = llm.generate(
+                tokens_input(list(request.prompt_token_ids)),
+                params,
+                engine_request_id(request.key),
+            )
+            async with aclosing(outputs):
+                async for output in outputs:
+                    news = vllm_request.leg_output(request.leg, output, is_first=is_first)
+                    is_first = is_first and not output.outputs[0].token_ids
+                    is_ended = news.end is not None
+                    yield news
+        except vllm_request.ENGINE_ERRORS as error:
+            raise vllm_request.translated(error, is_engine_dead=llm.errored) from error
+        finally:
+            if request.leg is Leg.PREFILL and not is_ended:
+                # The prompt may have been done before the abort reached the core; its KV would
+                # then wait for a pull that never comes.
+                await self._release_quietly(request.key)
+
+    def load(self) -> WorkerLoad:
+        """The load as of the last step."""
+        return self._load.load
+
+    async def inspect(self) -> EngineState:
+        """Reads the core's own books."""
+        state = await self._call("readahead_inspect")
+        return EngineState(
+            load=WorkerLoad(
+                running=state["running"],
+                waiting=state["waiting"],
+                kv_blocks_free=state["kv_blocks_free"],
+            ),
+            handovers_held=state["handovers_held"],
+            transfers_total=state["transfers_total"],
+            transfer_bytes_total=state["transfer_bytes_total"],
+        )
+
+    async def renew_handovers(self, keys: Iterable[LegKey]) -> Sequence[LegKey]:
+        """Extends leases to two thirds of their full length from now; returns unknown keys."""
+        unknown = await self._call("readahead_renew", [engine_request_id(key) for key in keys])
+        return [leg_key(each) for each in unknown]
+
+    async def release_handovers(self, keys: Iterable[LegKey]) -> None:
+        """Frees KV that nobody will pull, at the core's next step."""
+        await self._call("readahead_release", [engine_request_id(key) for key in keys])
+
+    async def is_healthy(self) -> bool:
+        """Iff the engine core lives and its output is read."""
+        return self._llm is not None and not self._llm.errored
+
+    async def close(self) -> None:
+        """Stops the engine core. Legs that still run end with ENGINE_FAILED. Idempotent."""
+        if self._llm is None:
+            return
+        # The core does not end by itself while it holds handovers.
+        try:
+            async with asyncio.timeout(_CLEANUP_S_MAX):
+                await self._call("readahead_release_all")
+        except (TimeoutError, ReadaheadError):
+            pass  # shutdown kills what does not answer
+        llm, self._llm = self._live(), None
+        # vLLM's reader of outputs would report the core's end as a crash.
+        if llm.output_handler is not None:
+            llm.output_handler.cancel()
+        llm.output_processor.propagate_error(EngineDeadError())
+        await asyncio.to_thread(llm.shutdown)
+        # vLLM leaves its ZeroMQ context, two threads and their files, to the garbage collector.
+        llm.engine_core.ctx.destroy(linger=0)
+
+    def _live(self) -> AsyncLLM:
+        if self._llm is None:
+            raise ReadaheadError(Reason.ENGINE_FAILED, "The engine is closed.")
+        return self._llm
+
+    async def _release_quietly(self, key: LegKey) -> None:
+        try:
+            async with asyncio.timeout(_CLEANUP_S_MAX):
+                await self.release_handovers([key])
+        except (TimeoutError, ReadaheadError):
+            pass  # the lease frees it, or the engine is dead and holds nothing
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        """Runs a utility call in the engine core, between two steps."""
+        try:
+            return await self._live().engine_core.call_utility_async(method, *args)
+        except EngineDeadError as error:
+            raise ReadaheadError(Reason.ENGINE_FAILED, "The engine is dead.") from error

@@ -1,0 +1,121 @@
+"""vLLM's settings from ours, and what a worker keeps of its statistics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vllm.config import KVTransferConfig, VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.model_executor.models.registry import (
+    ModelRegistry,
+    _LazyRegisteredModel,
+    _RegisteredModel,
+)
+from vllm.platforms import current_platform
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+from readahead.core.cluster import Role, WorkerLoad
+from readahead.services.config import EngineConfig, KvConfig
+from readahead.services.engine import vllm_environment
+
+_CPU_KV_BYTES = 64 << 20
+"""Enough for 32,768 tokens of the tiny model, and small beside what an engine needs anyway."""
+
+_KV_ROLES = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
+
+
+def vllm_config(config: EngineConfig, kv: KvConfig, role: Role) -> VllmConfig:
+    """The checked and completed settings of one engine."""
+    arguments: dict[str, Any] = {
+        "model": config.model_path,
+        "served_model_name": [model_name(config)],
+        "use_tqdm_on_load": False,
+        "dtype": config.dtype,
+        "max_num_seqs": config.requests_max,
+        "max_num_batched_tokens": config.batch_tokens_max,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "enforce_eager": config.is_eager,
+        "gpu_memory_utilization": config.gpu_memory_share,
+        "kv_transfer_config": _kv_transfer_config(kv, role),
+    }
+    if config.context_tokens_max:
+        arguments["max_model_len"] = config.context_tokens_max
+    if config.kv_bytes:
+        arguments["kv_cache_memory_bytes"] = config.kv_bytes
+    if current_platform.is_cpu():
+        vllm_environment.use_one_process_for_core_and_worker()
+        preload_model(config.model_path)
+        arguments["enforce_eager"] = True
+        arguments["distributed_executor_backend"] = "uni"
+        arguments.setdefault("kv_cache_memory_bytes", _CPU_KV_BYTES)
+    with vllm_environment.start_method_kept():
+        return AsyncEngineArgs(**arguments).create_engine_config()
+
+
+def model_name(config: EngineConfig) -> str:
+    """The name that callers use."""
+    return config.model_name or Path(config.model_path).resolve().name
+
+
+def _kv_transfer_config(kv: KvConfig, role: Role) -> KVTransferConfig:
+    buffer: dict[str, str] = {"kv_buffer_device": "cpu"} if current_platform.is_cpu() else {}
+    return KVTransferConfig(
+        kv_connector="NixlConnector",
+        kv_connector_module_path="readahead.services.kv.nixl",
+        kv_role=_KV_ROLES[role],
+        kv_connector_extra_config={"kv_lease_duration": kv.lease_s},
+        # A decode engine that cannot pull a KV cache computes it again: identical output.
+        kv_load_failure_policy="recompute",
+        **buffer,
+    )
+
+
+def preload_model(model_path: str) -> None:
+    """Imports the model's class here.
+
+    vLLM otherwise starts a process of its own to look at the class, which imports all of vLLM
+    again, so as not to touch a GPU in the front end. On a CPU there is nothing to touch.
+    """
+    config_file = Path(model_path) / "config.json"
+    if not config_file.is_file():
+        return
+    architectures = json.loads(config_file.read_text()).get("architectures") or []
+    for name in architectures:
+        model = ModelRegistry.models.get(name)
+        if isinstance(model, _LazyRegisteredModel):
+            ModelRegistry.models[name] = _RegisteredModel.from_model_cls(model.load_model_cls())
+
+
+class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
+    """Keeps the load of the last step. vLLM makes one per engine core and calls it each step."""
+
+    def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:
+        self._kv_blocks = usable_blocks(vllm_config)
+        self.load = WorkerLoad(running=0, waiting=0, kv_blocks_free=self._kv_blocks)
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        """Takes one step's statistics."""
+        if scheduler_stats is None:
+            return
+        free_share = 1 - scheduler_stats.kv_cache_usage
+        self.load = WorkerLoad(
+            running=scheduler_stats.num_running_reqs,
+            waiting=scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
+            kv_blocks_free=round(free_share * self._kv_blocks),
+        )
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""
+
+
+def usable_blocks(config: VllmConfig) -> int:
+    """KV blocks that requests can use: all but the null block, which pads block tables."""
+    return int(config.cache_config.num_gpu_blocks) - 1
