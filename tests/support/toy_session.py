@@ -13,12 +13,13 @@ from readahead.core.request import Incarnation, RequestId, WorkerId
 from readahead.core.router_state import RouterState
 from readahead.router.config import DoorsConfig
 from readahead.router.driver import Driver
-from readahead.router.frame_gap import FrameGap
+from readahead.router.frame_gap import FrameGap, FrameHold
 from readahead.router.outbox import LegKey
 from readahead.router.session import LiveSession
 from readahead.router.session_table import SessionTable
 from readahead.router.sessions import Call, Sampling
 from readahead.router.traces import RequestTrace
+from readahead.runtime.clock import monotonic_s
 from readahead.v1 import worker_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def toy_session(
         arrived_at=arrived_at,
         trace=RequestTrace(call, max_tokens=8),
         gap=FrameGap(pace_tok_s=5.0, gap_s_max=gap_s_max),
+        hold=FrameHold(gap_s_max=gap_s_max, now=monotonic_s),
         on_cancel=on_cancel,
     )
 

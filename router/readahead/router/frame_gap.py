@@ -2,11 +2,69 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
 from readahead.core.reading.clock import ReadingClock
 
 SLACK_SHARE = 0.05
 """Most of a reader's slack that a frame may wait: he is never made to wait himself, and a buffer
 that runs low gets each token at once."""
+
+
+LOOKS_PER_GAP = 4
+"""How often held frames are looked at: each is at most a quarter of the gap late."""
+
+
+class Held(Protocol):
+    """Somebody whose frame waits."""
+
+    def wake_if_due(self, now: float) -> bool:
+        """Gives its door the frame, if it has waited long enough. True iff it waits no longer."""
+        ...
+
+
+class FrameHold:
+    """Wakes those whose frames wait: one timer for all, since one each costs more than a token.
+
+    Mostly the next engine step comes first and wakes them. Idle while nobody waits.
+    """
+
+    def __init__(self, *, gap_s_max: float, now: Callable[[], float]) -> None:
+        self._look_s = gap_s_max / LOOKS_PER_GAP
+        self._now = now
+        self._loop = asyncio.get_running_loop()
+        self._held: dict[Held, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where all of this lives; asking asyncio for it costs a system call."""
+        return self._loop
+
+    def add(self, held: Held) -> None:
+        """Looks after one until it is due or discarded."""
+        self._held[held] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._look_s, self._look)
+
+    def discard(self, held: Held) -> None:
+        """No error if it does not wait."""
+        self._held.pop(held, None)
+
+    def close(self) -> None:
+        """Forgets everyone."""
+        self._held.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._now()
+        for held in list(self._held):
+            if held.wake_if_due(now):
+                self._held.pop(held, None)
+        self._timer = self._loop.call_later(self._look_s, self._look) if self._held else None
 
 
 class FrameGap:

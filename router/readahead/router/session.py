@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import FinishReason, Leg, RequestId, WorkerId
-from readahead.router.frame_gap import FrameGap
+from readahead.router.frame_gap import FrameGap, FrameHold
 from readahead.router.sessions import Call, Chunk, Finish, FirstTokenSplit
 from readahead.runtime.clock import monotonic_s
 
@@ -28,6 +28,7 @@ class LiveSession:
         "_gap",
         "_hold",
         "_is_end_given",
+        "_is_held",
         "_on_cancel",
         "_text",
         "_token_ids",
@@ -60,6 +61,7 @@ class LiveSession:
         arrived_at: float,
         trace: RequestTrace,
         gap: FrameGap,
+        hold: FrameHold,
         on_cancel: Callable[[RequestId], None],
     ) -> None:
         self.call = call
@@ -67,7 +69,8 @@ class LiveSession:
         self.arrived_at = arrived_at
         self.trace = trace
         self._gap = gap
-        self._hold: asyncio.TimerHandle | None = None
+        self._hold = hold
+        self._is_held = False
         self._on_cancel = on_cancel
         self._text: list[str] = []
         self._token_ids: list[int] = []
@@ -110,11 +113,10 @@ class LiveSession:
         """
         while self._end is None:
             if self._token_ids or self._text:
-                wait_s = self._gap.wait_s(monotonic_s())
-                if wait_s <= 0:
+                if self._gap.wait_s(monotonic_s()) <= 0:
                     break
-                self._wake_in(wait_s)
-            self._waiter = asyncio.get_running_loop().create_future()
+                self._wait_for_gap()
+            self._waiter = self._hold.loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -180,23 +182,30 @@ class LiveSession:
         self._token_ids.extend(token_ids)
         gap = self._gap
         gap.deliver(len(token_ids), now=now)
-        if self._waiter is None or self._hold is not None:
+        if self._waiter is None:
             return
-        wait_s = gap.wait_s(now)
-        if wait_s > 0:
-            self._wake_in(wait_s)
+        if gap.wait_s(now) > 0:
+            self._wait_for_gap()
         else:
             self._wake()
 
-    def _wake_in(self, wait_s: float) -> None:
-        if self._hold is None:
-            self._hold = asyncio.get_running_loop().call_later(wait_s, self._wake)
+    def wake_if_due(self, now: float) -> bool:
+        """Gives the front door what is there, if that has waited long enough."""
+        if self._gap.wait_s(now) > 0:
+            return False
+        self._is_held = False
+        self._wake()
+        return True
+
+    def _wait_for_gap(self) -> None:
+        if not self._is_held:
+            self._is_held = True
+            self._hold.add(self)
 
     def _wake(self) -> None:
-        """Gives the front door what is there."""
-        if self._hold is not None:
-            self._hold.cancel()
-            self._hold = None
+        if self._is_held:
+            self._is_held = False
+            self._hold.discard(self)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -17,7 +17,7 @@ from readahead.core.messages import (
 from readahead.core.request import RequestId
 from readahead.router.config import DoorsConfig
 from readahead.router.driver import Driver
-from readahead.router.frame_gap import FrameGap
+from readahead.router.frame_gap import FrameGap, FrameHold
 from readahead.router.session import LiveSession
 from readahead.router.sessions import Call, ServedModel
 from readahead.router.traces import RequestTrace
@@ -49,6 +49,7 @@ class SessionTable:
         self._context_tokens_max = context_tokens_max
         self._requests_max = doors.requests_max
         self._frame_gap_s_max = doors.frame_gap_s_max
+        self._hold = FrameHold(gap_s_max=doors.frame_gap_s_max, now=now)
         self._now = now
         self._is_draining = False
 
@@ -71,6 +72,7 @@ class SessionTable:
             arrived_at=now,
             trace=trace,
             gap=FrameGap(pace_tok_s=pace_tok_s, gap_s_max=self._frame_gap_s_max),
+            hold=self._hold,
             on_cancel=self._cancel,
         )
         self._driver.sessions[call.request_id] = session
@@ -130,6 +132,10 @@ class SessionTable:
     def drain(self) -> None:
         """Admits nothing from here on; what lives goes on."""
         self._is_draining = True
+
+    def close(self) -> None:
+        """Lets go of the loop."""
+        self._hold.close()
 
     def _cancel(self, request_id: RequestId) -> None:
         self._driver.handle(RequestCancelled(request_id=request_id))

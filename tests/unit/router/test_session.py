@@ -63,7 +63,7 @@ async def test_it_ends_once() -> None:
         session.fail(ReadaheadError(Reason.BUG, ""), now=2.0)
 
 
-def test_time_to_the_first_token_is_split() -> None:
+async def test_time_to_the_first_token_is_split() -> None:
     """The parts sum to the whole: half a second between the legs was spent in the router too."""
     session = toy_session(arrived_at=10.0)
     session.submitted(Leg.PREFILL, attempt=1, worker_id=WorkerId("p"), now=11.0)
@@ -76,7 +76,7 @@ def test_time_to_the_first_token_is_split() -> None:
     )
 
 
-def test_parts_that_did_not_occur_are_unset() -> None:
+async def test_parts_that_did_not_occur_are_unset() -> None:
     """A short prompt has neither prefill nor transfer."""
     session = toy_session(arrived_at=10.0)
     session.submitted(Leg.WHOLE, attempt=1, worker_id=WorkerId("d"), now=11.0)
@@ -86,7 +86,7 @@ def test_parts_that_did_not_occur_are_unset() -> None:
     )
 
 
-def test_a_worker_clock_that_runs_fast_does_not_make_time_negative() -> None:
+async def test_a_worker_clock_that_runs_fast_does_not_make_time_negative() -> None:
     """The transfer is at most the whole decode leg."""
     session = toy_session()
     session.submitted(Leg.DECODE, attempt=1, worker_id=WorkerId("d"), now=1.0)

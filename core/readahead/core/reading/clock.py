@@ -9,7 +9,7 @@ class ReadingClock:
     The i-th token is read from s_i = max(t_i, s_(i-1) + 1/pace), t_i being its delivery; the
     clock keeps the end of that recursion, so each delivery costs O(1).
 
-    Ref: [SmoothGoodput Eq. 9] the user's idle time; unrolled, the recursion's stalls sum to it.
+    Ref: [SmoothGoodput] Eq. 9, the user's idle time; unrolled, the recursion's stalls sum to it.
     """
 
     __slots__ = ("_pace_tok_s", "_reads_until")
