@@ -94,9 +94,9 @@ DISAGREEING: list[tuple[str, dict[str, Any], str]] = [
         "tensor_parallel_size",
     ),
     (
-        "TLS that routers do not speak",
+        "TLS that routers do not trust",
         {"worker": {"config": {"tls": {"certificate_file": "/c", "key_file": "/k"}}}},
-        "without TLS",
+        "go together",
     ),
     (
         "autoscaling upside down",

@@ -2,81 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from pem_authority import Authority
 
 from readahead.core.errors import Reason
-from readahead.runtime.config import TlsConfig
+from readahead.runtime.config import PeerTlsConfig, TlsConfig
 from readahead.runtime.rpc.channel import channel
 from readahead.runtime.rpc.errors import error_from_rpc
 from readahead.runtime.rpc.server import bind, grpc_server
 
 LIMIT_S = 10.0
-START = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-END = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
-
-
-class Authority:
-    """Signs certificates for loopback."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.file = self._write(f"{name}.pem", self._signed(self._name, self._key, is_ca=True))
-
-    def issue(self, name: str) -> tuple[str, str]:
-        """Files of a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        pem = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        certificate = self._signed(subject, key, is_ca=False)
-        return self._write(f"{name}.crt", certificate), self._write(f"{name}.key", pem)
-
-    def client_credentials(self, issuer: Authority | None) -> grpc.ChannelCredentials:
-        """Trusts this authority; shows a certificate of the issuer, or none."""
-        root = Path(self.file).read_bytes()
-        if issuer is None:
-            return grpc.ssl_channel_credentials(root)
-        certificate, key = issuer.issue("client")
-        return grpc.ssl_channel_credentials(
-            root, Path(key).read_bytes(), Path(certificate).read_bytes()
-        )
-
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_ca: bool) -> bytes:
-        loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(START)
-            .not_valid_after(END)
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-        return certificate.public_bytes(serialization.Encoding.PEM)
-
-    def _write(self, name: str, content: bytes) -> str:
-        path = self._folder / name
-        path.write_bytes(content)
-        return str(path)
 
 
 @asynccontextmanager
@@ -102,12 +43,12 @@ async def test_a_channel_trusts_its_authority_and_no_other(tmp_path: Path) -> No
     certificate, key = ours.issue("server")
     async with serving(TlsConfig(certificate_file=certificate, key_file=key)) as address:
         async with channel(
-            address, message_bytes_max=1024, tls_authority_file=ours.file
+            address, message_bytes_max=1024, tls=PeerTlsConfig(authority_file=ours.file)
         ) as trusting:
             assert await ask(trusting) == health_pb2.HealthCheckResponse.NOT_SERVING
         for authority in (theirs.file, ""):
             async with channel(
-                address, message_bytes_max=1024, tls_authority_file=authority
+                address, message_bytes_max=1024, tls=PeerTlsConfig(authority_file=authority)
             ) as dialled:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await ask(dialled)
@@ -142,3 +83,33 @@ async def test_a_missing_file_is_named(tmp_path: Path) -> None:
             tls=TlsConfig(certificate_file=missing, key_file=missing),
         )
     await server.stop(grace=None)
+
+
+async def test_a_channel_shows_its_certificate_and_minds_the_name(tmp_path: Path) -> None:
+    """Both sides check each other, and a name may stand for an address."""
+    ours = Authority(tmp_path, "ours")
+    certificate, key = ours.issue("server")
+    tls = TlsConfig(certificate_file=certificate, key_file=key, client_authority_file=ours.file)
+    shown, its_key = ours.issue("client")
+    async with serving(tls) as address:
+        for server_name, is_trusted in (("127.0.0.1", True), ("another.example", False)):
+            peer = PeerTlsConfig(
+                authority_file=ours.file,
+                server_name=server_name,
+                certificate_file=shown,
+                key_file=its_key,
+            )
+            async with channel(address, message_bytes_max=1024, tls=peer) as dialled:
+                if is_trusted:
+                    await ask(dialled)
+                else:
+                    with pytest.raises(grpc.aio.AioRpcError):
+                        await ask(dialled)
+
+
+def test_settings_that_would_not_encrypt_are_refused() -> None:
+    """A certificate or a name without an authority is a mistake, not a preference."""
+    with pytest.raises(ValueError, match="authority_file"):
+        PeerTlsConfig(server_name="worker")
+    with pytest.raises(ValueError, match="go together"):
+        PeerTlsConfig(authority_file="a", certificate_file="c")

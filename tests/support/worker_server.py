@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from readahead.core.cluster import Role
 from readahead.runtime.clock import monotonic_s
+from readahead.runtime.config import TlsConfig
 from readahead.runtime.rpc.channel import channel
 from readahead.services.config import WorkerConfig
 from readahead.services.engine.engine import Engine
@@ -27,9 +28,10 @@ async def running_worker(
     worker_id: str = "",
     port: int = 0,
     incarnation: str = "",
+    tls: TlsConfig = TlsConfig(),  # noqa: B008 - frozen
 ) -> AsyncIterator[Worker]:
     """Serves the engine over gRPC at `worker.identity.address` until the block is left."""
-    config = WorkerConfig(role=role, worker_id=worker_id, port=port)
+    config = WorkerConfig(role=role, worker_id=worker_id, port=port, tls=tls)
     async with running(engine, config, incarnation=incarnation) as worker:
         yield worker
 

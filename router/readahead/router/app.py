@@ -126,7 +126,7 @@ async def _routing(
         doors=config.doors,
     )
     membership = _membership(config, store, driver, model=prompts.name)
-    registrar = StaticRegistrar(store=store, config=config.membership)
+    registrar = StaticRegistrar(store=store, config=config.membership, tls=config.worker_tls)
     try:
         async with driver, asyncio.TaskGroup() as tasks:
             keepers = [
@@ -161,7 +161,9 @@ def _membership(config: RouterConfig, store: Store, driver: Driver, *, model: st
         model=model,
         poll_s=config.membership.poll_s,
         limits=LinkLimits(
-            silence_s_max=config.worker_silence_s_max, message_bytes_max=_LINK_BYTES_MAX
+            silence_s_max=config.worker_silence_s_max,
+            message_bytes_max=_LINK_BYTES_MAX,
+            tls=config.worker_tls,
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from readahead.core.config import Checked, CoreConfig, require
-from readahead.runtime.config import MembershipConfig, TelemetryConfig, TlsConfig
+from readahead.runtime.config import MembershipConfig, PeerTlsConfig, TelemetryConfig, TlsConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ class RouterConfig(Checked):
     core: CoreConfig = field(default_factory=CoreConfig)
     membership: MembershipConfig = field(default_factory=MembershipConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    worker_tls: PeerTlsConfig = field(default_factory=PeerTlsConfig)
     worker_silence_s_max: float = 3.0
     """A worker whose connection is broken for this long is lost, whatever its lease says."""
     drain_s_max: float = 30.0

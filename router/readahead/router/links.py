@@ -15,6 +15,7 @@ from readahead.core.request import RequestId, WorkerId
 from readahead.router import wire
 from readahead.router.outbox import LegKey, Outbox
 from readahead.runtime.clock import monotonic_s
+from readahead.runtime.config import PeerTlsConfig
 from readahead.runtime.rpc.channel import channel
 from readahead.runtime.rpc.errors import error_from_rpc
 from readahead.v1 import worker_service_pb2 as pb
@@ -66,13 +67,14 @@ class WorkerLink:
         router_id: str,
         silence_s_max: float,
         message_bytes_max: int,
+        tls: PeerTlsConfig,
         ears: LinkEars,
     ) -> None:
         self.address = address
         self._router_id = router_id
         self._silence_s_max = silence_s_max
         self._ears = ears
-        self._channel = channel(address, message_bytes_max=message_bytes_max)
+        self._channel = channel(address, message_bytes_max=message_bytes_max, tls=tls)
         self._stub: worker_service_pb2_grpc.WorkerServiceAsyncStub = (
             worker_service_pb2_grpc.WorkerServiceStub(self._channel)  # type: ignore[assignment]  # one class serves both
         )
@@ -283,6 +285,10 @@ class WorkerLink:
         message = pb.ReleaseHandoversRequest(handovers=_handover_ids(keys))
         try:
             await self._stub.ReleaseHandovers(message, timeout=_CONTROL_S_MAX)
+        except asyncio.CancelledError:
+            for key in keys:  # the link stops: `close` sends them once more
+                self._outbox.release(key)
+            raise
         except grpc.aio.AioRpcError as error:
             # The lease, which nobody renews any more, frees them.
             log.warning("handover_release_failed", address=self.address, code=error.code().name)

@@ -12,6 +12,8 @@ from readahead.core.errors import ReadaheadError
 from readahead.core.request import WorkerId
 from readahead.router.driver import Driver
 from readahead.router.links import LinkEars, OnStep, WorkerLink
+from readahead.runtime.config import PeerTlsConfig
+from readahead.runtime.rpc.channel import NO_TLS
 from readahead.runtime.store.store import Store, StoreUnavailableError, WorkerRecord
 
 log = structlog.get_logger()
@@ -31,10 +33,11 @@ class _Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkLimits:
-    """What every link is bounded by."""
+    """What every link is bounded by, and how its peer is trusted."""
 
     silence_s_max: float
     message_bytes_max: int
+    tls: PeerTlsConfig = NO_TLS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,6 +113,7 @@ class Membership:
             router_id=f"{self._router_id}.{self._dials}",
             silence_s_max=self.limits.silence_s_max,
             message_bytes_max=self.limits.message_bytes_max,
+            tls=self.limits.tls,
             ears=LinkEars(on_step=self.on_step, on_draining=self._on_draining),
         )
         try:

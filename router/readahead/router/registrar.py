@@ -10,8 +10,8 @@ import structlog
 
 from readahead.core.errors import ReadaheadError
 from readahead.router import wire
-from readahead.runtime.config import MembershipConfig
-from readahead.runtime.rpc.channel import channel
+from readahead.runtime.config import MembershipConfig, PeerTlsConfig
+from readahead.runtime.rpc.channel import NO_TLS, channel
 from readahead.runtime.store.store import Store, StoreUnavailableError, WorkerRecord
 from readahead.v1 import worker_service_pb2 as pb
 from readahead.v1 import worker_service_pb2_grpc
@@ -31,6 +31,7 @@ class StaticRegistrar:
 
     store: Store
     config: MembershipConfig
+    tls: PeerTlsConfig = NO_TLS
 
     async def run(self) -> None:
         """Keeps the records until cancelled."""
@@ -41,7 +42,7 @@ class StaticRegistrar:
     async def _keep(self, address: str) -> None:
         known: WorkerRecord | None = None
         period_s = self.config.lease_s / 3
-        async with channel(address, message_bytes_max=_MESSAGE_BYTES_MAX) as peer:
+        async with channel(address, message_bytes_max=_MESSAGE_BYTES_MAX, tls=self.tls) as peer:
             stub: worker_service_pb2_grpc.WorkerServiceAsyncStub = (
                 worker_service_pb2_grpc.WorkerServiceStub(peer)  # type: ignore[assignment]
             )

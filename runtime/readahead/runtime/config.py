@@ -53,8 +53,27 @@ class MembershipConfig(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerTlsConfig(Checked):
+    """How a process dials others: PEM files. No authority: no TLS."""
+
+    authority_file: str = ""
+    """Peers must show a certificate that this authority signed."""
+    server_name: str = ""
+    """Name that their certificates carry. Empty: the host that is dialled."""
+    certificate_file: str = ""
+    key_file: str = ""
+    """Shown to peers that ask for a certificate."""
+
+    def __post_init__(self) -> None:
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ValueError("tls.certificate_file and tls.key_file go together")
+        if (self.certificate_file or self.server_name) and not self.authority_file:
+            raise ValueError("tls.authority_file is needed: without it nothing is encrypted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TlsConfig(Checked):
-    """PEM files. All empty: no TLS."""
+    """How a process is dialled: PEM files. All empty: no TLS."""
 
     certificate_file: str = ""
     key_file: str = ""

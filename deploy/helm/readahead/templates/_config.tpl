@@ -76,8 +76,10 @@ redis_url: {{ $redis.url | quote }}
 {{- if and $gpus (gt (int $config.engine.tensor_parallel_size) $gpus) -}}
 {{- fail (printf "%s.config.engine.tensor_parallel_size (%d) exceeds %s.gpu.count (%d)" .role (int $config.engine.tensor_parallel_size) .role $gpus) -}}
 {{- end -}}
-{{- if not (empty ($config.tls | default dict).certificate_file) -}}
-{{- fail (printf "%s.config.tls: routers dial workers without TLS; use networkPolicy.enabled or a service mesh" .role) -}}
+{{- $hasTls := not (empty ($config.tls | default dict).certificate_file) -}}
+{{- $isTrusted := not (empty ($values.router.config.worker_tls | default dict).authority_file) -}}
+{{- if ne $hasTls $isTrusted -}}
+{{- fail (printf "%s.config.tls and router.config.worker_tls.authority_file go together: routers dial every worker alike" .role) -}}
 {{- end -}}
 {{- $config | toYaml -}}
 {{- end }}

@@ -6,18 +6,25 @@ from pathlib import Path
 
 import grpc
 
+from readahead.runtime.config import PeerTlsConfig
+
+NO_TLS = PeerTlsConfig()
+
 
 def channel(
-    address: str, *, message_bytes_max: int, tls_authority_file: str = ""
+    address: str, *, message_bytes_max: int, tls: PeerTlsConfig = NO_TLS
 ) -> grpc.aio.Channel:
     """A channel of its own to one peer; it connects with the first call.
 
     Args:
         address: host:port.
         message_bytes_max: largest message in either direction.
-        tls_authority_file: PEM of the authority that signed the peer's certificate. Empty: no TLS.
+        tls: whom to trust and what to show.
+
+    Raises:
+        OSError: a PEM file cannot be read.
     """
-    options = [
+    options: list[tuple[str, int | str]] = [
         ("grpc.max_receive_message_length", message_bytes_max),
         ("grpc.max_send_message_length", message_bytes_max),
         # A peer that vanishes without a FIN is noticed within 15 s, on idle streams too.
@@ -33,9 +40,13 @@ def channel(
         ("grpc.enable_retries", 0),  # who retries knows about attempts
         ("grpc.enable_http_proxy", 0),  # peers are in the cluster, whatever the environment says
     ]
-    if not tls_authority_file:
+    if not tls.authority_file:
         return grpc.aio.insecure_channel(address, options=options)
-    authority = Path(tls_authority_file).read_bytes()
-    return grpc.aio.secure_channel(
-        address, grpc.ssl_channel_credentials(authority), options=options
+    if tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    credentials = grpc.ssl_channel_credentials(
+        Path(tls.authority_file).read_bytes(),
+        Path(tls.key_file).read_bytes() if tls.key_file else None,
+        Path(tls.certificate_file).read_bytes() if tls.certificate_file else None,
     )
+    return grpc.aio.secure_channel(address, credentials, options=options)
