@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import aiohttp
 from up_process import UpProcess
-from worker_inspection import wait_all_free
+from worker_inspection import wait_all_free, wait_all_joined
 
 from readahead.cli.up.tiny_model import SPECIAL_TOKENS, TinyModel
 from readahead.client import AsyncClient, Delta, Finished
 
 SEED = 64
 STREAMS = 64
+VICTIM_TOKENS = 600
+"""More than any of them stays for, on whatever machine."""
 FREE_S_MAX = 5.0
 """From the last stream's end until nothing of any is left."""
 
@@ -33,7 +35,7 @@ class Plan:
     vanishes_after_s: float | None = None
     """Of its start, in whatever stage it is then: waiting, prefill, handover, decode."""
     vanishes_after_frames: int | None = None
-    """Of output, which hold a token or a few; well before the last one."""
+    """Of output: the router sends one each 50 ms or so."""
 
     @property
     def is_victim(self) -> bool:
@@ -56,16 +58,14 @@ def _plans() -> list[Plan]:
     by_time = set(rng.sample(sorted(victims), len(victims) // 2))
     plans = []
     for index in range(STREAMS):
-        max_tokens = 200 if index in by_time else rng.randint(64, 200)
+        max_tokens = VICTIM_TOKENS if index in victims else rng.randint(64, 200)
         plans.append(
             Plan(
                 door=("grpc", "http")[index % 2],
                 prompt=tuple(rng.choices(vocabulary, k=rng.randint(1, 600))),
                 max_tokens=max_tokens,
-                vanishes_after_s=rng.uniform(0, 0.4) if index in by_time else None,
-                vanishes_after_frames=(
-                    rng.randint(1, max_tokens // 8) if index in victims - by_time else None
-                ),
+                vanishes_after_s=rng.uniform(0, 1.2) if index in by_time else None,
+                vanishes_after_frames=(rng.randint(1, 12) if index in victims - by_time else None),
             )
         )
     return plans
@@ -149,6 +149,7 @@ class Caller:
 
 async def test_a_third_of_64_streams_vanishes_and_nothing_is_left(cluster: UpProcess) -> None:
     """The others get all their tokens; within 5 s no engine runs, waits for or holds anything."""
+    wait_all_joined(cluster)
     plans = _plans()
     async with Caller(cluster) as caller, asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(caller.run(plan)) for plan in plans]

@@ -10,7 +10,13 @@ import pytest
 from reference_engine import reference_answers
 from up_process import UpProcess, WorkerAddress
 from waiting import wait_until
-from worker_inspection import nixl_failures, nixl_transfers, transfers, wait_all_free
+from worker_inspection import (
+    nixl_failures,
+    nixl_transfers,
+    transfers,
+    wait_all_free,
+    wait_all_joined,
+)
 
 from readahead.cli.up.tiny_model import SPECIAL_TOKENS, TinyModel, ensure
 from readahead.client import AsyncClient, Client
@@ -105,6 +111,7 @@ async def test_disaggregated_output_is_that_of_one_engine(
     Counted by the decode engines' connectors and by vLLM's own NIXL metrics. Prompts below the
     threshold are computed where they are decoded, without a pull.
     """
+    wait_all_joined(cluster)
     workers = _decode_workers(cluster)
     before, before_nixl = transfers(workers), nixl_transfers(workers)
     failures = nixl_failures(workers)
@@ -143,6 +150,7 @@ def test_a_wrong_block_anywhere_would_be_seen(alone: dict[tuple[int, ...], list[
 
 def test_explain_names_the_workers_of_a_request(cluster: UpProcess) -> None:
     """What the counters say in sum, the router says of one request."""
+    wait_all_joined(cluster)
     placed = []
     with Client(cluster.grpc) as client:
         for prompt in _prompts("explained", (HANDOVER_TOKENS_MIN, HANDOVER_TOKENS_MIN - 1)):

@@ -88,10 +88,18 @@ def test_a_run_leaves_a_record_of_each_request(
 
     span_s = max(record["arrival_s"] for record in records)
     assert 0.5 * REQUESTS / RATE_REQ_S < span_s < 2 * REQUESTS / RATE_REQ_S
-    for row, values in (
-        ("TTFT from intended send", [r["token_times_s"][0] - r["arrival_s"] for r in records]),
-        ("TTFT from actual send", [r["token_times_s"][0] - r["sent_s"] for r in records]),
-        ("E2E from intended send", [r["ended_s"] - r["arrival_s"] for r in records]),
-    ):
-        assert _printed_median_ms(report, row) == pytest.approx(_median_ms(values), rel=0.02)
     assert f"finished {REQUESTS}" in report
+    medians_ms = {
+        "E2E from intended send": _median_ms([r["ended_s"] - r["arrival_s"] for r in records]),
+    }
+    if (
+        door == "grpc"
+    ):  # over HTTP the tokens of a frame are an estimate, at times none in the first
+        assert not any("token_counts_estimated" in record for record in records)
+        firsts = [(r["token_times_s"][0], r["arrival_s"], r["sent_s"]) for r in records]
+        medians_ms |= {
+            "TTFT from intended send": _median_ms([at - arrival for at, arrival, _ in firsts]),
+            "TTFT from actual send": _median_ms([at - sent for at, _, sent in firsts]),
+        }
+    for row, median_ms in medians_ms.items():
+        assert _printed_median_ms(report, row) == pytest.approx(median_ms, rel=0.02), row

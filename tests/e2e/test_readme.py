@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 import shutil
-import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,6 @@ README = Path(__file__).parents[2] / "README.md"
 HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:50051"
 """Where README says that `make up` listens."""
 RUN_S_MAX = 60.0
-PIECE_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,27 +47,25 @@ def _example(language: str, marker: str) -> Example:
 
 
 def _run(cluster: UpProcess, example: Example) -> list[str]:
-    """What the example writes, one item per write: its output is a socket that keeps them apart."""
+    """What the example writes, one item per write: its output is a pipe that keeps them apart."""
     code = example.code.replace(HTTP, cluster.http).replace(GRPC, cluster.grpc)
     assert code != example.code, f"the example names neither {HTTP} nor {GRPC}"
     program = ["bash", "-euc"] if example.language == "bash" else [sys.executable, "-c"]
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        with its:
-            process = subprocess.Popen(
-                [*program, code], stdin=subprocess.DEVNULL, stdout=its, stderr=subprocess.PIPE
-            )
-        ours.settimeout(RUN_S_MAX)
-        pieces = []
+    reader, writer = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+    with os.fdopen(reader, "rb", buffering=0) as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [*program, code], stdin=subprocess.DEVNULL, stdout=writer, stderr=errors
+        )
+        os.close(writer)
         try:
-            while piece := ours.recv(PIECE_BYTES_MAX):
-                pieces.append(piece)
-            _, errors = process.communicate(timeout=RUN_S_MAX)
+            pieces = [piece.decode() for piece in iter(lambda: output.read(select.PIPE_BUF), b"")]
+            process.wait(RUN_S_MAX)
         finally:
             process.kill()
             process.wait()
-    assert process.returncode == 0, errors.decode()
-    return b"\0".join(pieces).decode().split("\0")
+        errors.seek(0)
+        assert process.returncode == 0, errors.read().decode()
+    return pieces
 
 
 def test_the_examples_name_the_model_that_is_served(cluster: UpProcess) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import urllib.request
 import uuid
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 from otlp_receiver import OtlpReceiver, ReceivedSpan, Spans
 from up_process import UpProcess
+from worker_inspection import wait_all_joined
 
 from readahead.client import Client
 from readahead.runtime.telemetry import attributes
@@ -65,6 +67,7 @@ def _trace(
     cluster: UpProcess, traces: OtlpReceiver, *, door: str, prompt_tokens: int, spans: int
 ) -> tuple[Asked, Spans]:
     """All spans of one request, sent under the trace of a caller of its own."""
+    wait_all_joined(cluster)
     asked = Asked(request_id=f"traced-{uuid.uuid4().hex}", trace_id=uuid.uuid4().hex)
     prompt = [7 + index % 2000 for index in range(prompt_tokens)]
     (_ask_grpc if door == "grpc" else _ask_http)(cluster, asked, prompt)
@@ -98,7 +101,7 @@ def test_one_request_is_one_trace_across_three_processes(
     stages = spans.children_of(generate)
     assert [span.name for span in stages] == STAGES, spans.tree()
     assert {_process(span) for span in (generate, *stages)} == {(attributes.SERVICE_ROUTER, "")}
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in itertools.pairwise(stages):
         assert before.end_ns <= after.start_ns, "stages follow each other"
     assert generate.start_ns <= stages[0].start_ns
     assert stages[-1].end_ns <= generate.end_ns

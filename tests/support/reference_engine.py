@@ -26,6 +26,7 @@ def reference_answers(
     question, answer = folder / "question.json", folder / "answer.json"
     content = {"model": str(model), "max_tokens": max_tokens, "prompts": prompts}
     question.write_text(json.dumps(content))
+    inherited = {name: value for name, value in os.environ.items() if "VLLM_" not in name}
     done = subprocess.run(
         [sys.executable, __file__, question, answer],
         stdin=subprocess.DEVNULL,
@@ -33,7 +34,7 @@ def reference_answers(
         text=True,
         timeout=LIMIT_S,
         env={
-            **os.environ,
+            **inherited,
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -1,19 +1,23 @@
-"""What running workers hold, by their own word: `Inspect`, and vLLM's metrics."""
+"""What running workers hold, by their own word: `Inspect`, and vLLM's metrics; who has joined."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
-from up_process import WorkerAddress, http_call
+from prometheus_client.samples import Sample
+from up_process import UpProcess, WorkerAddress, http_call
 from waiting import wait_until
 
 from readahead.v1 import worker_service_pb2, worker_service_pb2_grpc
 
 INSPECT_S_MAX = 5.0
 """An engine answers between two steps."""
+JOIN_S_MAX = 10.0
+"""A router reads the records twice a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,17 @@ def wait_all_free(workers: Sequence[WorkerAddress], limit_s: float) -> None:
         raise
 
 
+def wait_all_joined(cluster: UpProcess) -> None:
+    """Returns once the router uses every worker: without a prefill worker it hands nothing over."""
+    wanted = Counter(worker.role for worker in cluster.workers)
+
+    def have_joined() -> bool:
+        found = _samples(cluster.http, "readahead_router_workers")
+        return {sample.labels["role"]: sample.value for sample in found} == wanted
+
+    wait_until(have_joined, JOIN_S_MAX, what=f"the router uses {dict(wanted)}")
+
+
 def transfers(workers: Sequence[WorkerAddress]) -> int:
     """KV caches that these workers' engines have pulled."""
     return sum(each.transfers_total for each in inspect(workers).values())
@@ -61,12 +76,12 @@ def transfers(workers: Sequence[WorkerAddress]) -> int:
 
 def nixl_transfers(workers: Sequence[WorkerAddress]) -> int:
     """The same by vLLM's own counter on /metrics, which is behind by up to a step."""
-    return round(sum(_sample(worker, "vllm:nixl_xfer_time_seconds_count") for worker in workers))
+    return _sum(workers, "vllm:nixl_xfer_time_seconds_count")
 
 
 def nixl_failures(workers: Sequence[WorkerAddress]) -> int:
     """KV transfers that failed, by vLLM's own counter."""
-    return round(sum(_sample(worker, "vllm:nixl_num_failed_transfers_total") for worker in workers))
+    return _sum(workers, "vllm:nixl_num_failed_transfers_total")
 
 
 def _inspect_one(address: str) -> Holdings:
@@ -82,13 +97,15 @@ def _inspect_one(address: str) -> Holdings:
     )
 
 
-def _sample(worker: WorkerAddress, name: str) -> float:
-    """Sum over the labels of a metric; 0 where it has none yet."""
-    status, text = http_call(worker.metrics, "GET", "/metrics")
+def _samples(address: str, name: str) -> Iterator[Sample]:
+    """A metric on a page, one item per set of labels; none where it has no value yet."""
+    status, text = http_call(address, "GET", "/metrics")
     assert status == 200
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name
-    )
+    for family in text_string_to_metric_families(text):
+        yield from (sample for sample in family.samples if sample.name == name)
+
+
+def _sum(workers: Sequence[WorkerAddress], name: str) -> int:
+    found = [sample.value for each in workers for sample in _samples(each.metrics, name)]
+    assert len(found) >= len(workers), f"{name} is not among the metrics"
+    return round(sum(found))

@@ -40,8 +40,8 @@ def token_counts(frames: Sequence[Frame], *, output_tokens: int | None) -> tuple
     """Tokens in each frame, and whether that is an estimate.
 
     Where the server says nothing of frames, one frame is one token if the totals agree with
-    that; else the total is spread over the frames by their characters, in running sums, so
-    that the counts add up to it.
+    that; else each frame has one and the rest is spread over the frames by their characters,
+    in running sums, so that the counts add up to the total.
     """
     known = [frame.tokens for frame in frames if frame.tokens is not None]
     if len(known) == len(frames):
@@ -53,10 +53,12 @@ def token_counts(frames: Sequence[Frame], *, output_tokens: int | None) -> tuple
     characters = sum(frame.characters for frame in frames)
     if not characters:
         return [output_tokens, *([0] * (len(frames) - 1))], True
+    least = 1 if output_tokens > len(frames) else 0
+    rest = output_tokens - least * len(frames)
     counts, done, seen = [], 0, 0
     for frame in frames:
         seen += frame.characters
-        upto = round(output_tokens * seen / characters)
-        counts.append(upto - done)
+        upto = round(rest * seen / characters)
+        counts.append(least + upto - done)
         done = upto
     return counts, True

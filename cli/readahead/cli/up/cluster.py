@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Coroutine, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final
 from readahead.cli.up.child import Child
 from readahead.cli.up.descendants import kill_descendants
 from readahead.cli.up.plan import Plan, WorkerPlan
-from readahead.cli.up.probe import redis_answers, wait_status, wait_true
+from readahead.cli.up.probe import http_get, redis_answers, wait_status, wait_true
 from readahead.cli.up.progress import Progress
 from readahead.cli.up.zygote import Zygote
 
@@ -103,7 +104,17 @@ class Cluster:
             for worker in self._plan.workers:
                 waits.create_task(self._wait_worker(worker))
         self._progress.doing("waiting for the router to see them")
+        await wait_true(self._sees_all)
         await wait_status(self._plan.router.doors.http_port, "/health")
+
+    async def _sees_all(self) -> bool:
+        """The router serves with one decode worker already; a cluster is up with all of them."""
+        _, body = await http_get(self._plan.router.doors.http_port, "/metrics")
+        counts = Counter(worker.config.role.value for worker in self._plan.workers)
+        wanted = {
+            f'readahead_router_workers{{role="{role}"}} {n:.1f}' for role, n in counts.items()
+        }
+        return wanted <= set(body.decode().splitlines())
 
     async def _start_redis(self, watchers: asyncio.TaskGroup) -> None:
         port = self._plan.redis_port
