@@ -38,10 +38,13 @@ test-slow: env ## Run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 .PHONY: check
-check: env ## Lint, types, imports, protos, generated code, spelling, tidiness
+check: lint test ## Everything: lint and test
+
+.PHONY: lint
+lint: env ## Style, types, imports, protos, generated code, spelling, tidiness
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy $(ROOTS) tests tools
+	$(BIN)/mypy $(ROOTS) tests tools benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
 	$(BIN)/python tools/protos.py --check
