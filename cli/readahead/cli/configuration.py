@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,8 @@ class Component(StrEnum):
 
 
 USAGE_EXIT = 2
+PASSWORD = re.compile(r"^(\w+://[^:/@]*):[^@/]+@")
+"""In a URL: scheme, user, and what is between them and the host."""
 
 
 def load_or_exit(component: Component, *, file: Path | None, overrides: Sequence[str]) -> Any:
@@ -78,4 +81,6 @@ def schema(component: Component) -> None:
 def _shown(value: object) -> str:
     if isinstance(value, StrEnum):
         return str(value)
+    if isinstance(value, str):
+        value = PASSWORD.sub(r"\1:***@", value)  # a screen is looked at over shoulders
     return json.dumps(value)
