@@ -16,6 +16,7 @@ DOCS = ROOT / "docs"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 CODE_BLOCK = re.compile(r"^```.*?^```$|^ {4}.*$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+CITATION = re.compile(r"Ref: (\[.*?)(?:\"\"\"|\n\s*\n)", re.DOTALL)
 DOTTED = re.compile(r"`(readahead(?:\.\w+)+)(?:\(\))?`")
 
 
@@ -73,7 +74,9 @@ def test_journey_is_told_in_steps() -> None:
     assert len(DOTTED.findall(text)) > len(steps)
 
 
-@pytest.mark.parametrize("tool", ["render_config", "render_metrics", "render_lifecycle"])
+@pytest.mark.parametrize(
+    "tool", ["render_config", "render_metrics", "render_lifecycle", "render_ruler"]
+)
 def test_generated_pages_are_current(tool: str) -> None:
     """Pages made from the code are what the code makes of them today."""
     assert repo_tools.is_current(tool), f"run: python tools/{tool}.py"
@@ -87,7 +90,7 @@ def test_references_resolve() -> None:
         key
         for path in sources()
         if path != Path(__file__).resolve()
-        for block in re.findall(r"Ref: ((?:\[[^\]]+\][^\[]*)+)", path.read_text(encoding="utf-8"))
+        for block in CITATION.findall(path.read_text(encoding="utf-8"))
         for key in re.findall(r"\[([^\] ]+)(?: §[^\]]*)?\]", block)
     }
     assert used == known

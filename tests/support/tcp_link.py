@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that a test can cut or freeze."""
+"""A TCP proxy on loopback that a test can cut or freeze, or that is far away."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 class TcpLink:
     """Passes bytes both ways until told otherwise."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, delay_s: float = 0.0) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
+        self._delay_s = delay_s
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._flows = asyncio.Event()
@@ -61,21 +62,28 @@ class TcpLink:
                 end.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while data := await reader.read(1 << 16):
                 await self._flows.wait()
-                writer.write(data)
-                await writer.drain()
+                if self._delay_s:
+                    loop.call_later(self._delay_s, writer.write, data)
+                else:
+                    writer.write(data)
+                    await writer.drain()
         except OSError:
             pass
         finally:
-            writer.close()
+            if self._delay_s:
+                loop.call_later(self._delay_s, writer.close)
+            else:
+                writer.close()
 
 
 @asynccontextmanager
-async def tcp_link(target: str) -> AsyncIterator[TcpLink]:
-    """Runs a proxy to `target` on a free port."""
-    link = TcpLink(target)
+async def tcp_link(target: str, *, delay_s: float = 0.0) -> AsyncIterator[TcpLink]:
+    """Runs a proxy to `target` on a free port. All bytes take `delay_s` each way."""
+    link = TcpLink(target, delay_s=delay_s)
     link._server = await asyncio.start_server(link._connect, "127.0.0.1", 0)
     try:
         yield link

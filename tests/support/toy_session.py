@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, cast
 from readahead.core.cluster import Role, WorkerDescription
 from readahead.core.config import CoreConfig
 from readahead.core.errors import ReadaheadError
+from readahead.core.reading.clock import ReadingClock
+from readahead.core.reading.pace import PaceSource
 from readahead.core.request import Incarnation, RequestId, WorkerId
 from readahead.core.router_state import RouterState
 from readahead.router.config import DoorsConfig
 from readahead.router.driver import Driver
-from readahead.router.frame_gap import FrameGap, FrameHold
+from readahead.router.frame_gap import FrameHold
 from readahead.router.outbox import LegKey
+from readahead.router.reader import Reader
 from readahead.router.session import LiveSession
 from readahead.router.session_table import SessionTable
 from readahead.router.sessions import Call, Sampling
@@ -37,6 +40,12 @@ def toy_call(request_id: str = "r", *, prompt_tokens: int = 3, max_tokens: int |
     )
 
 
+def toy_reader(*, pace_tok_s: float = 5.0, commit_s: float = 0.0) -> Reader:
+    """A reader without a name or a trace."""
+    clock = ReadingClock(pace_tok_s=pace_tok_s, commit_s=commit_s)
+    return Reader(clock, pace_source=PaceSource.DEFAULT)
+
+
 def toy_session(
     *,
     arrived_at: float = 0.0,
@@ -50,7 +59,8 @@ def toy_session(
         max_tokens=8,
         arrived_at=arrived_at,
         trace=RequestTrace(call, max_tokens=8),
-        gap=FrameGap(pace_tok_s=5.0, gap_s_max=gap_s_max),
+        reader=toy_reader(commit_s=arrived_at),
+        gap_s_max=gap_s_max,
         hold=FrameHold(gap_s_max=gap_s_max, now=monotonic_s),
         on_cancel=on_cancel,
     )
@@ -109,7 +119,9 @@ class FakeLink:
         return cast("WorkerLink", self)  # has what the driver and the relay use
 
 
-def toy_table(driver: Driver, *, requests_max: int = 100) -> SessionTable:
+def toy_table(
+    driver: Driver, *, requests_max: int = 100, now: Callable[[], float] = monotonic_s
+) -> SessionTable:
     """Sessions on a driver."""
     return SessionTable(
         driver,
@@ -117,6 +129,7 @@ def toy_table(driver: Driver, *, requests_max: int = 100) -> SessionTable:
         model="toy",
         context_tokens_max=1000,
         doors=DoorsConfig(requests_max=requests_max),
+        now=now,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from readahead.core.cluster import Role, WorkerDescription, WorkerLoad
 from readahead.core.errors import Reason
+from readahead.core.reading.pace import PaceSource
 from readahead.core.request import FinishReason, Incarnation, Leg, RequestId, Stage, WorkerId
 
 # Events
@@ -225,6 +226,22 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingState:
+    """How far one reader is, at one moment."""
+
+    pace_tok_s: float
+    pace_source: PaceSource
+    unread_tokens: int
+    """Delivered to him, and he has not come to them yet."""
+    slack_s: float
+    """Until nothing is left to read; negative while he waits."""
+    idle_s: float
+    """That he has waited for text in all."""
+    stalls: int
+    """How often he ran out of text, a wait for the first token included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """A request's stage and the decisions that led there, oldest first."""
 
@@ -235,6 +252,8 @@ class Explanation:
     tokens_read: int
     """As last reported by the client."""
     decisions: tuple[Decision, ...]
+    reading: ReadingState | None = None
+    """Filled in by the driver, which keeps the reading clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
