@@ -12,6 +12,8 @@ import typer
 from readahead.cli.chat import chat
 from readahead.cli.configuration import USAGE_EXIT, Component
 from readahead.cli.load import load
+from readahead.cli.score import score
+from readahead.cli.tricks import tricks
 
 app = typer.Typer(
     name="readahead",
@@ -114,6 +116,8 @@ def worker(
 
 app.command()(chat)
 app.command()(load)
+app.command()(score)
+app.command()(tricks)
 
 
 @app.command()
