@@ -22,6 +22,14 @@ ARRIVE_S_MAX = 15.0
 """Each process exports twice a second, when it gets to it."""
 STAGES = ["admit", "queue", "prefill", "handover", "decode"]
 
+READING = [
+    "readahead.pace_tok_s",
+    "readahead.pace_source",
+    "readahead.unread_tokens",
+    "readahead.idle_s",
+    "readahead.stalls",
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -125,7 +133,9 @@ def test_spans_carry_the_gen_ai_attributes(
     """Model, limits and counts are those of the request and of its legs."""
     asked, spans = _trace(cluster, traces, door=door, prompt_tokens=77, spans=8)
     generate = spans.one("generate")
-    assert generate.attributes == {
+    rest = dict(generate.attributes)
+    reading = {name: rest.pop(name) for name in READING}
+    assert rest == {
         "gen_ai.request.model": cluster.model,
         "gen_ai.request.max_tokens": MAX_TOKENS,
         "gen_ai.usage.input_tokens": 77,
@@ -133,6 +143,9 @@ def test_spans_carry_the_gen_ai_attributes(
         "gen_ai.response.finish_reasons": ["length"],
         "readahead.request_id": asked.request_id,
     }
+    assert (reading["readahead.pace_tok_s"], reading["readahead.pace_source"]) == (5.0, "default")
+    assert 0 <= reading["readahead.unread_tokens"] <= MAX_TOKENS
+    assert (reading["readahead.idle_s"] > 0) == (reading["readahead.stalls"] > 0)
     for name, output_tokens in (("worker.prefill", 0), ("worker.decode", MAX_TOKENS)):
         found = spans.one(name).attributes
         assert found["gen_ai.request.model"] == cluster.model

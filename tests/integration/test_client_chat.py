@@ -26,7 +26,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from readahead.cli.chat import chat
-from readahead.cli.chat_screen import TerminalScreen
+from readahead.cli.chat_screen import TerminalScreen, buffer_line
+from readahead.client import ReadingBuffer
 
 
 def talk(address: str, said: str, *options: str) -> Any:
@@ -93,6 +94,15 @@ def test_nobody_there_is_said_at_once() -> None:
     assert done.exit_code == 1
     assert "error: 127.0.0.1" in done.stderr
     assert talk("nowhere", "hello\n").exit_code == 2
+
+
+def test_the_buffer_is_shown() -> None:
+    """What is unread, how long it lasts, how long the reader has waited."""
+    buffer = ReadingBuffer(5.0, asked_at_s=10.0)
+    buffer.deliver(11, now=12.2)
+    assert buffer_line(buffer, 12.2) == (
+        "11 tokens · 10 unread at 5/s · 2.2 s left to read · 2.0 s waited"
+    )
 
 
 @given(st.lists(st.text(st.sampled_from("ab \n"), max_size=12), max_size=30))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -129,7 +130,7 @@ async def _answer(client: AsyncClient, conversation: Conversation, screen: Scree
     """
     from readahead.client.reading import ReadingBuffer
 
-    buffer = ReadingBuffer(conversation.pace_tok_s)
+    buffer = ReadingBuffer(conversation.pace_tok_s, asked_at_s=monotonic_s())
     texts: list[str] = []
     stream = client.generate(**conversation.options())
     with screen, _interrupts(stream.cancel):
@@ -148,8 +149,9 @@ async def _show(
     stream: AsyncStream, screen: Screen, buffer: ReadingBuffer, texts: list[str]
 ) -> str:
     """The answer's text, to the screen and to `texts`; an error's text, or none."""
-    from readahead.client import Delta, ReadaheadClientError
+    from readahead.client import Delta, Finished, ReadaheadClientError
 
+    is_complete = False
     try:
         async for event in stream:
             if isinstance(event, Delta):
@@ -157,8 +159,13 @@ async def _show(
                 texts.append(event.text)
                 screen.add(event.text)
                 screen.show(buffer, monotonic_s())
+            is_complete = is_complete or isinstance(event, Finished)
     except ReadaheadClientError as error:
         return str(error)
+    finally:
+        now = monotonic_s()
+        buffer.end(is_complete=is_complete, now=now)
+        screen.show(buffer, now)
     return ""
 
 
@@ -175,7 +182,7 @@ async def _keep_time(stream: AsyncStream, screen: Screen, buffer: ReadingBuffer)
         if can_report and buffer.tokens_delivered and now - reported_s >= REPORT_S:
             reported_s = now
             try:
-                await stream.report_reading(int(buffer.tokens_read(now)))
+                await stream.report_reading(math.ceil(buffer.tokens_read(now)))
             except ReadaheadClientError:  # a report is a hint: the answer goes on without it
                 can_report = False
 

@@ -35,10 +35,10 @@ class Screen(Protocol):
 
 def buffer_line(buffer: ReadingBuffer, now: float) -> str:
     """The reading buffer in one line."""
-    read = buffer.tokens_read(now)
     return (
-        f"{buffer.tokens_delivered} tokens delivered · {read:.0f} read at "
-        f"{buffer.pace_tok_s:g}/s · {buffer.slack_s(now):.1f} s left to read"
+        f"{buffer.tokens_delivered} tokens · {buffer.unread_tokens(now)} unread at "
+        f"{buffer.pace_tok_s:g}/s · {buffer.slack_s(now):.1f} s left to read · "
+        f"{buffer.idle_s(now):.1f} s waited"
     )
 
 

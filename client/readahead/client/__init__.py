@@ -1,6 +1,7 @@
 """The Python SDK of Readahead: streams answers over gRPC. Light: no engine, no tensor library."""
 
 from readahead.client.async_client import AsyncClient
+from readahead.client.async_paced_reader import AsyncPacedReader
 from readahead.client.async_stream import AsyncStream
 from readahead.client.client import Client
 from readahead.client.connection import Tls
@@ -26,16 +27,20 @@ from readahead.client.events import (
     FinishReason,
     FirstToken,
     Model,
+    ReadingState,
     Started,
     Usage,
 )
 from readahead.client.options import GenerateOptions
+from readahead.client.paced_reader import PacedReader
+from readahead.client.reading import ReadingBuffer, Stall
 from readahead.client.retry import RetryPolicy
 from readahead.client.stream import Stream
 
 __all__ = [
     "AccessError",
     "AsyncClient",
+    "AsyncPacedReader",
     "AsyncStream",
     "BrokenStreamError",
     "CancelledError_",
@@ -54,9 +59,13 @@ __all__ = [
     "Model",
     "NotFoundError",
     "OverloadedError",
+    "PacedReader",
     "ReadaheadClientError",
+    "ReadingBuffer",
+    "ReadingState",
     "RetryPolicy",
     "ServerError",
+    "Stall",
     "Started",
     "Stream",
     "Tls",

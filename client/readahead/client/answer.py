@@ -130,4 +130,5 @@ class Collector:
             finish_reason=finished.reason,
             usage=finished.usage,
             first_token=finished.first_token,
+            reading=finished.reading,
         )

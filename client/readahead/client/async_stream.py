@@ -10,9 +10,11 @@ from typing import Protocol, Self
 import grpc.aio
 
 from readahead.client.answer import Answer, Collector
+from readahead.client.async_paced_reader import AsyncPacedReader
 from readahead.client.clock import monotonic_s
 from readahead.client.errors import CancelledError_, ReadaheadClientError
 from readahead.client.events import Completion, Delta, Event
+from readahead.client.pacing import REPORT_EVERY_S, PacedText
 from readahead.v1 import inference_service_pb2 as pb
 
 
@@ -98,6 +100,28 @@ class AsyncStream:
         async for event in self:
             if isinstance(event, Delta) and event.text:
                 yield event.text
+
+    def read_at(
+        self,
+        pace_tok_s: float,
+        *,
+        report_every_s: float | None = REPORT_EVERY_S,
+        clock: Callable[[], float] = monotonic_s,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> AsyncPacedReader:
+        """The answer's text as a reader takes it who asks now, for an `async with` block.
+
+        Args:
+            pace_tok_s: tokens per second that he reads.
+            report_every_s: the router is told of his progress this often at most. None: never.
+            clock: seconds; never goes back.
+            sleep: waits for so many seconds of that clock.
+
+        Raises:
+            ValueError: a pace or a time between reports that cannot be.
+        """
+        text = PacedText(pace_tok_s, asked_at_s=clock(), report_every_s=report_every_s)
+        return AsyncPacedReader(self, text, clock=clock, sleep=sleep)
 
     async def collect(self) -> Completion:
         """Waits for the rest of the answer and returns what came during this call.

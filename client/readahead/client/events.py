@@ -43,6 +43,23 @@ class FirstToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingState:
+    """The answer's reader, as the router's reading clock has him."""
+
+    pace_tok_s: float
+    pace_source: str
+    """"explicit" (the request said so), "learnt" (from his reports), "preset" or "default"."""
+    unread_tokens: int
+    """Sent to him, and he has not come to them yet."""
+    slack_s: float
+    """Seconds until nothing is left to read; negative while he waits."""
+    idle_s: float
+    """Seconds that he has waited for text in all, for the first token included."""
+    stalls: int
+    """How often he ran out of text, a wait for the first token included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """First event: the request is accepted."""
 
@@ -68,6 +85,8 @@ class Finished:
     reason: FinishReason
     usage: Usage
     first_token: FirstToken
+    reading: ReadingState | None = None
+    """None: the router does not say."""
 
 
 Event = Started | Delta | Finished
@@ -84,6 +103,8 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     first_token: FirstToken
+    reading: ReadingState | None = None
+    """None: the router does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +141,10 @@ class Explanation:
     stage: str
     tokens_delivered: int
     decisions: tuple[Decision, ...]
+    tokens_read: int = 0
+    """As last reported."""
+    reading: ReadingState | None = None
+    """By now, after the answer's end too. None: the router does not say."""
 
 
 _FINISH_REASONS = {
@@ -156,6 +181,7 @@ def _finished(finished: pb.Finished) -> Finished | None:
         reason=reason,
         usage=Usage(prompt_tokens=finished.prompt_tokens, output_tokens=finished.output_tokens),
         first_token=_first_token(finished.first_token),
+        reading=_reading(finished.reading) if finished.HasField("reading") else None,
     )
 
 
@@ -166,6 +192,17 @@ def _first_token(split: pb.FirstTokenSplit) -> FirstToken:
         transfer_s=_seconds(split.transfer) if split.HasField("transfer") else None,
         first_decode_s=_seconds(split.first_decode) if split.HasField("first_decode") else None,
         total_s=_seconds(split.total) if split.HasField("total") else None,
+    )
+
+
+def _reading(state: pb.ReadingState) -> ReadingState:
+    return ReadingState(
+        pace_tok_s=state.pace_tok_s,
+        pace_source=state.pace_source,
+        unread_tokens=state.unread_tokens,
+        slack_s=_seconds(state.slack),
+        idle_s=_seconds(state.idle),
+        stalls=state.stalls,
     )
 
 
@@ -201,4 +238,6 @@ def explanation_from_proto(response: pb.ExplainResponse) -> Explanation:
             )
             for record in response.decisions
         ),
+        tokens_read=response.tokens_read,
+        reading=_reading(response.reading) if response.HasField("reading") else None,
     )

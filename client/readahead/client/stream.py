@@ -10,8 +10,10 @@ from typing import Protocol, Self
 import grpc
 
 from readahead.client.answer import Answer, Collector
-from readahead.client.clock import monotonic_s
+from readahead.client.clock import monotonic_s, sleep_s
 from readahead.client.events import Completion, Delta, Event
+from readahead.client.paced_reader import PacedReader
+from readahead.client.pacing import REPORT_EVERY_S, PacedText
 from readahead.v1 import inference_service_pb2 as pb
 
 
@@ -93,6 +95,28 @@ class Stream:
     def text(self) -> Iterator[str]:
         """The answer's text, piece by piece; no piece is empty."""
         return (event.text for event in self if isinstance(event, Delta) and event.text)
+
+    def read_at(
+        self,
+        pace_tok_s: float,
+        *,
+        report_every_s: float | None = REPORT_EVERY_S,
+        clock: Callable[[], float] = monotonic_s,
+        sleep: Callable[[float], None] = sleep_s,
+    ) -> PacedReader:
+        """The answer's text as a reader takes it who asks now, for a `with` block.
+
+        Args:
+            pace_tok_s: tokens per second that he reads.
+            report_every_s: the router is told of his progress this often at most. None: never.
+            clock: seconds; never goes back.
+            sleep: waits for so many seconds of that clock.
+
+        Raises:
+            ValueError: a pace or a time between reports that cannot be.
+        """
+        text = PacedText(pace_tok_s, asked_at_s=clock(), report_every_s=report_every_s)
+        return PacedReader(self, text, clock=clock, sleep=sleep)
 
     def collect(self) -> Completion:
         """Waits for the rest of the answer and returns what came during this call.

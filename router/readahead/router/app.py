@@ -13,7 +13,7 @@ from typing import cast
 import structlog
 
 from readahead.core.router_state import RouterState
-from readahead.router import metrics
+from readahead.router import live_signal, metrics
 from readahead.router.config import RouterConfig
 from readahead.router.doors import Doors, listen
 from readahead.router.driver import Driver
@@ -170,11 +170,16 @@ def _membership(config: RouterConfig, store: Store, driver: Driver, *, model: st
 
 async def _look(driver: Driver, sessions: SessionTable, board: HealthBoard) -> None:
     """Keeps gauges and health up to date, and measures how late the loop is."""
+    sample_at = monotonic_s()
     while True:
         due = monotonic_s() + _LOOK_S
         await asyncio.sleep(_LOOK_S)
         metrics.LOOP_LAG.observe(max(0.0, monotonic_s() - due))
         metrics.observe_statistics(driver.state.statistics())
+        if due >= sample_at:
+            sample_at = due + live_signal.SAMPLE_S
+            readers = [session.reader for session in driver.sessions.values()]
+            await live_signal.sample(readers, now=monotonic_s)
         is_serving = bool(sessions.models())
         if is_serving != board.is_serving:
             board.set_serving(is_serving)

@@ -295,7 +295,12 @@ class Driver:
             self._is_idle.set()
         end = session.end
         assert end is not None
-        session.trace.end(end, output_tokens=session.output_tokens)
+        assert session.ended_at is not None
+        session.trace.end(
+            end,
+            output_tokens=session.output_tokens,
+            reading=session.reader.state(session.ended_at),
+        )
         metrics.observe_end(session)
         log_end(session, end)
 

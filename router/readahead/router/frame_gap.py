@@ -72,19 +72,16 @@ class FrameGap:
 
     A frame costs the router some ten times what a token in it costs, most of that in gRPC. While
     the reader has text left, tokens of a few engine steps share a frame; the last frame never
-    waits.
+    waits. What he has left is what went out in frames, by his reading clock. Without one, nobody
+    reads until the end, and each frame may wait its whole time.
     """
 
     __slots__ = ("_clock", "_framed_at", "_gap_s_max")
 
-    def __init__(self, *, pace_tok_s: float, gap_s_max: float) -> None:
-        self._clock = ReadingClock(pace_tok_s=pace_tok_s)
+    def __init__(self, clock: ReadingClock | None, *, gap_s_max: float) -> None:
+        self._clock = clock
         self._gap_s_max = gap_s_max
         self._framed_at = float("-inf")
-
-    def deliver(self, tokens: int, *, now: float) -> None:
-        """More text is there for the reader."""
-        self._clock.deliver(tokens, now=now)
 
     def frame(self, now: float) -> None:
         """The client takes a frame."""
@@ -94,5 +91,7 @@ class FrameGap:
         """How long the next frame should still wait; 0 or less for not at all."""
         if not self._gap_s_max:
             return 0.0
-        gap_s = min(self._gap_s_max, SLACK_SHARE * self._clock.slack_s(now))
+        gap_s = self._gap_s_max
+        if self._clock is not None:
+            gap_s = min(gap_s, SLACK_SHARE * self._clock.slack_s(now))
         return self._framed_at + gap_s - now

@@ -9,7 +9,8 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from readahead.core.errors import ReadaheadError, Reason
-from readahead.core.messages import Decision
+from readahead.core.messages import Decision, ReadingState
+from readahead.core.reading.pace import Scenario
 from readahead.core.request import RequestId
 from readahead.router import checks, wire
 from readahead.router.prompts import Prompts
@@ -44,6 +45,11 @@ class InferenceDoor(inference_service_pb2_grpc.InferenceServiceServicer):
         session = await self._sessions.open(await self._call(request, context))
         try:
             await self._stream(session, context)
+        except ReadaheadError:
+            explanation = self._sessions.explain(session.request_id)
+            if explanation is not None and explanation.reading is not None:
+                context.set_trailing_metadata(_trailer(explanation.reading))
+            raise
         finally:
             # At the deadline the core ends the request itself, and says so.
             remaining_s = _remaining_s(context)
@@ -94,6 +100,7 @@ class InferenceDoor(inference_service_pb2_grpc.InferenceServiceServicer):
             ],
             tokens_delivered=explanation.tokens_delivered,
             tokens_read=explanation.tokens_read,
+            reading=_reading_to_proto(explanation.reading),
         )
 
     async def _stream(self, session: Session, context: _Context) -> None:
@@ -112,6 +119,8 @@ class InferenceDoor(inference_service_pb2_grpc.InferenceServiceServicer):
                     delta = pb.Delta(text=chunk.text, token_ids=chunk.token_ids)
                     await write(send(pb.GenerateResponse(delta=delta)))
                 finish = chunk.finish
+            if finish.reading is not None:
+                context.set_trailing_metadata(_trailer(finish.reading))
             await write(send(pb.GenerateResponse(finished=_finish_to_proto(finish))))
 
     async def _call(self, request: pb.GenerateRequest, context: _Context) -> Call:
@@ -125,6 +134,7 @@ class InferenceDoor(inference_service_pb2_grpc.InferenceServiceServicer):
                 parameter="reading.pace_tok_s",
             ),
             user_id=checks.user_id(reading.user_id, parameter="reading.user_id"),
+            scenario=Scenario.CHAT if request.HasField("chat") else None,
             prompt_token_ids=await self._prompt(request),
             timeout_s=_remaining_s(context),
             trace_headers=_trace_headers(context),
@@ -197,6 +207,29 @@ def _finish_to_proto(finish: Finish) -> pb.Finished:
         prompt_tokens=finish.prompt_tokens,
         output_tokens=finish.output_tokens,
         first_token=_split_to_proto(finish.first_token),
+        reading=_reading_to_proto(finish.reading),
+    )
+
+
+def _reading_to_proto(reading: ReadingState | None) -> pb.ReadingState | None:
+    if reading is None:
+        return None
+    return pb.ReadingState(
+        pace_tok_s=reading.pace_tok_s,
+        pace_source=reading.pace_source,
+        unread_tokens=reading.unread_tokens,
+        slack=_duration(reading.slack_s),
+        idle=_duration(reading.idle_s),
+        stalls=reading.stalls,
+    )
+
+
+def _trailer(reading: ReadingState) -> Sequence[tuple[str, str]]:
+    """The same in short, for those who see no more of a stream than how it ends."""
+    return (
+        ("readahead-idle-ms", str(round(reading.idle_s * 1e3))),
+        ("readahead-unread-tokens", str(reading.unread_tokens)),
+        ("readahead-stalls", str(reading.stalls)),
     )
 
 

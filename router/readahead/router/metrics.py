@@ -18,6 +18,14 @@ _TTFT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2,
 _HANDLE_BUCKETS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2)
 # Below a millisecond nobody notices; above an engine step (10-50 ms) tokens wait for the router.
 _LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+# From what an eye takes for a pause, by steps of 2, up to the longest wait that admission allows.
+_IDLE_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 32, 60)
+# Below zero users wait; below half a second a hiccup of an engine makes them wait.
+_SLACK_BUCKETS = (-8, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 8, 16, 32, 64)
+
+SLACK_BOUNDS_S = (0.0, 0.5, 2.0, 8.0, 32.0)
+"""Where one label of READERS ends and the next begins; the first are those who wait."""
+SLACK_LABELS = ("idle", "0-0.5s", "0.5-2s", "2-8s", "8-32s", "32s-")
 
 REQUESTS = Counter(
     "readahead_router_requests",
@@ -63,6 +71,30 @@ LOOP_LAG = Histogram(
     buckets=_LAG_BUCKETS,
 )
 
+IDLE = Histogram(
+    "readahead_router_idle_seconds",
+    "How long a request's reader waited for text in all, the first token included; "
+    'end="cut_off" where the answer was not completed.',
+    ["end"],
+    buckets=_IDLE_BUCKETS,
+)
+SLACK = Histogram(
+    "readahead_router_slack_seconds",
+    "Time until a live request's reader has nothing left, sampled each second; negative: he waits.",
+    buckets=_SLACK_BUCKETS,
+)
+READERS = Gauge(
+    "readahead_router_readers", "Live requests by their reader's slack, sampled.", ["slack"]
+)
+for _label in SLACK_LABELS:
+    READERS.labels(_label)  # all of them are there from the start
+READERS_IDLE = Gauge(
+    "readahead_router_readers_idle", "Live requests whose reader waits for text, sampled."
+)
+UNREAD_TOKENS = Gauge(
+    "readahead_router_unread_tokens", "Tokens delivered and not read of live requests, sampled."
+)
+
 _DOORS = frozenset({"grpc", "http"})
 
 
@@ -80,6 +112,11 @@ def observe_end(session: LiveSession) -> None:
     FRAMES.labels(door).inc(session.frames)
     if session.attempts > 1:
         ATTEMPTS.labels(door).inc(session.attempts - 1)
+    assert session.ended_at is not None
+    is_complete = isinstance(end, Finish)
+    IDLE.labels("finished" if is_complete else "cut_off").observe(
+        session.reader.idle_s(session.ended_at)
+    )
     split = session.first_token_split()
     if split.total_s is None:
         return

@@ -15,6 +15,7 @@ log = structlog.get_logger()
 def log_end(session: LiveSession, end: Finish | ReadaheadError) -> None:
     """Writes `request_finished`: ids, sizes, placement, attempts, durations, outcome."""
     split = session.first_token_split()
+    reader = session.reader
     ended_at = session.ended_at
     assert ended_at is not None
     log.info(
@@ -35,6 +36,11 @@ def log_end(session: LiveSession, end: Finish | ReadaheadError) -> None:
         prefill_s=_rounded(split.prefill_s),
         transfer_s=_rounded(split.transfer_s),
         first_decode_s=_rounded(split.first_decode_s),
+        pace_tok_s=_rounded(reader.clock.pace_tok_s),
+        pace_source=reader.pace_source.value,
+        idle_s=_rounded(reader.idle_s(ended_at)),
+        stalls=reader.stalls,
+        unread_tokens=reader.clock.unread_tokens(ended_at),
     )
 
 

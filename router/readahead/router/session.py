@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import FinishReason, Leg, RequestId, WorkerId
 from readahead.router.frame_gap import FrameGap, FrameHold
+from readahead.router.reader import Reader
 from readahead.router.sessions import Call, Chunk, Finish, FirstTokenSplit
 from readahead.runtime.clock import monotonic_s
 
@@ -47,6 +48,7 @@ class LiveSession:
         "prefill_finished_at",
         "prefill_submitted_at",
         "queued_until",
+        "reader",
         "trace",
         "transfer_s",
         "worker_id",
@@ -60,7 +62,8 @@ class LiveSession:
         max_tokens: int,
         arrived_at: float,
         trace: RequestTrace,
-        gap: FrameGap,
+        reader: Reader,
+        gap_s_max: float,
         hold: FrameHold,
         on_cancel: Callable[[RequestId], None],
     ) -> None:
@@ -68,7 +71,9 @@ class LiveSession:
         self.max_tokens = max_tokens
         self.arrived_at = arrived_at
         self.trace = trace
-        self._gap = gap
+        self.reader = reader
+        """Whose clock is fed by the frames that are taken, and spaces them."""
+        self._gap = FrameGap(reader.clock if call.is_streamed else None, gap_s_max=gap_s_max)
         self._hold = hold
         self._is_held = False
         self._on_cancel = on_cancel
@@ -180,11 +185,9 @@ class LiveSession:
         if text:
             self._text.append(text)
         self._token_ids.extend(token_ids)
-        gap = self._gap
-        gap.deliver(len(token_ids), now=now)
         if self._waiter is None:
             return
-        if gap.wait_s(now) > 0:
+        if self._gap.wait_s(now) > 0:
             self._wait_for_gap()
         else:
             self._wake()
@@ -212,18 +215,21 @@ class LiveSession:
 
     def finish(self, reason: FinishReason, *, now: float) -> None:
         """Ends it well. The last call but `next_chunk` and `cancel`."""
+        self._deliver_rest(is_complete=True, now=now)
         self._conclude(
             Finish(
                 reason=reason,
                 prompt_tokens=self.prompt_tokens,
                 output_tokens=self.output_tokens,
                 first_token=self.first_token_split(),
+                reading=self.reader.state(now),
             ),
             now,
         )
 
     def fail(self, error: ReadaheadError, *, now: float) -> None:
         """Ends it badly. The last call but `next_chunk` and `cancel`."""
+        self._deliver_rest(is_complete=False, now=now)
         self._conclude(error, now)
 
     def first_token_split(self) -> FirstTokenSplit:
@@ -247,8 +253,13 @@ class LiveSession:
             total_s=total_s,
         )
 
-    def _conclude(self, end: Finish | ReadaheadError, now: float) -> None:
+    def _deliver_rest(self, *, is_complete: bool, now: float) -> None:
+        """The end wakes the door at once, so that what is left goes out now."""
         assert self._end is None, f"{self.call.request_id} ends twice"
+        left = len(self._token_ids) if self.call.is_streamed else self.output_tokens
+        self.reader.conclude(left, is_complete=is_complete, now=now)
+
+    def _conclude(self, end: Finish | ReadaheadError, now: float) -> None:
         self._end = end
         self.ended_at = now
         self.handover = b""
@@ -268,7 +279,11 @@ class LiveSession:
         self._text.clear()
         self._is_end_given = finish is not None
         self._frames += 1
-        self._gap.frame(monotonic_s())
+        if end is None:
+            now = monotonic_s()
+            self._gap.frame(now)
+            if self.call.is_streamed:
+                self.reader.deliver(len(token_ids), now=now)
         return Chunk(text=text, token_ids=token_ids, finish=finish)
 
 

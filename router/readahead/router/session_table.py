@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from readahead.core.cluster import Role
 from readahead.core.config import CoreConfig
+from readahead.core.endings import ENDED_MAX
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.messages import (
     Explanation,
@@ -17,7 +18,8 @@ from readahead.core.messages import (
 from readahead.core.request import RequestId
 from readahead.router.config import DoorsConfig
 from readahead.router.driver import Driver
-from readahead.router.frame_gap import FrameGap, FrameHold
+from readahead.router.frame_gap import FrameHold
+from readahead.router.reader import Reader, Readers
 from readahead.router.session import LiveSession
 from readahead.router.sessions import Call, ServedModel
 from readahead.router.traces import RequestTrace
@@ -44,12 +46,14 @@ class SessionTable:
         now: Callable[[], float] = monotonic_s,
     ) -> None:
         self._driver = driver
-        self._pace_tok_s = core.reading.pace_tok_s
         self._model = model
         self._context_tokens_max = context_tokens_max
         self._requests_max = doors.requests_max
         self._frame_gap_s_max = doors.frame_gap_s_max
         self._hold = FrameHold(gap_s_max=doors.frame_gap_s_max, now=now)
+        self._readers = Readers(
+            readers_max=doors.requests_max + ENDED_MAX, default_tok_s=core.reading.pace_tok_s
+        )
         self._now = now
         self._is_draining = False
 
@@ -65,13 +69,14 @@ class SessionTable:
         call = replace(call, model=self._model)
         trace = RequestTrace(call, max_tokens=max_tokens)
         trace.enter(attributes.SPAN_ADMIT)
-        pace_tok_s = call.pace_tok_s or self._pace_tok_s
+        reader = self._readers.open(call, trace=trace, now=now)
         session = LiveSession(
             call,
             max_tokens=max_tokens,
             arrived_at=now,
             trace=trace,
-            gap=FrameGap(pace_tok_s=pace_tok_s, gap_s_max=self._frame_gap_s_max),
+            reader=reader,
+            gap_s_max=self._frame_gap_s_max,
             hold=self._hold,
             on_cancel=self._cancel,
         )
@@ -82,7 +87,7 @@ class SessionTable:
                 request_id=call.request_id,
                 prompt_tokens=session.prompt_tokens,
                 output_tokens_max=max_tokens,
-                pace_tok_s=pace_tok_s,
+                pace_tok_s=reader.clock.pace_tok_s,
                 deadline=None if call.timeout_s is None else now + call.timeout_s,
             )
         )
@@ -102,14 +107,25 @@ class SessionTable:
 
         A reader goes on after the last token has come, so an ended request is known too.
         """
+        reader = self.reader(request_id)
+        if reader is not None:
+            self._readers.acknowledge(reader, tokens_read, now=self._now())
         if request_id in self._driver.sessions:
             self._driver.handle(ReadingReported(request_id=request_id, tokens_read=tokens_read))
             return True
-        return self.explain(request_id) is not None
+        return reader is not None or self._driver.state.explain(request_id) is not None
 
     def explain(self, request_id: RequestId) -> Explanation | None:
         """What was decided and why, for live and recently ended requests."""
-        return self._driver.state.explain(request_id)
+        explanation = self._driver.state.explain(request_id)
+        reader = self.reader(request_id)
+        if explanation is None or reader is None:
+            return explanation
+        return replace(
+            explanation,
+            tokens_read=max(explanation.tokens_read, reader.tokens_read),
+            reading=reader.state(self._now()),
+        )
 
     def models(self) -> Sequence[ServedModel]:
         """Empty iff no request can be served now: /health is 503 then.
@@ -136,6 +152,11 @@ class SessionTable:
     def close(self) -> None:
         """Lets go of the loop."""
         self._hold.close()
+
+    def reader(self, request_id: RequestId) -> Reader | None:
+        """Of a live or recently ended request."""
+        session = self._driver.sessions.get(request_id)
+        return self._readers.get(request_id) if session is None else session.reader
 
     def _cancel(self, request_id: RequestId) -> None:
         self._driver.handle(RequestCancelled(request_id=request_id))

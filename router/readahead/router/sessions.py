@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from readahead.core.messages import Explanation
+from readahead.core.messages import Explanation, ReadingState
+from readahead.core.reading.pace import Scenario
 from readahead.core.request import FinishReason, RequestId
 
 
@@ -36,12 +37,16 @@ class Call:
     prompt_token_ids: Sequence[int]
     sampling: Sampling
     pace_tok_s: float | None = None
-    """None: the router's preset."""
+    """None: what the user's reports have shown, else a preset."""
     user_id: str = ""
+    scenario: Scenario | None = None
+    """What the answer is for; its preset counts where neither caller nor user have a pace."""
     timeout_s: float | None = None
     """Seconds from now until the caller gives up."""
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     """W3C `traceparent` and `tracestate`, as they came in."""
+    is_streamed: bool = True
+    """Whether frames go out as text comes; else all of it is delivered at the end."""
     door: str = ""
     """"grpc" or "http"."""
 
@@ -67,6 +72,8 @@ class Finish:
     prompt_tokens: int
     output_tokens: int
     first_token: FirstTokenSplit
+    reading: ReadingState | None = None
+    """How far the reader is, once the last frame is on its way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from readahead.core.errors import ReadaheadError
+from readahead.core.messages import ReadingState
 from readahead.core.request import Leg
 from readahead.router.sessions import Call, Finish
+from readahead.runtime.clock import wall_ns
 from readahead.runtime.telemetry import attributes, traces
+
+EVENTS_MAX = 64
+"""Events of one request's waits; later ones are in the count of stalls alone."""
 
 
 class RequestTrace:
@@ -18,7 +23,7 @@ class RequestTrace:
     A request that is not recorded makes one inert span, which passes the caller's trace on.
     """
 
-    __slots__ = ("_root", "_stage")
+    __slots__ = ("_events", "_root", "_stage")
 
     def __init__(self, call: Call, *, max_tokens: int) -> None:
         self._root: Span = traces.tracer().start_span(
@@ -27,6 +32,7 @@ class RequestTrace:
             kind=SpanKind.SERVER,
         )
         self._stage: Span | None = None
+        self._events = 0
         if self._root.is_recording():
             self._root.set_attributes(
                 {
@@ -67,12 +73,34 @@ class RequestTrace:
         """W3C headers that make a worker's span a child of the open stage."""
         return traces.headers_from(self._stage or self._root)
 
-    def end(self, end: Finish | ReadaheadError, *, output_tokens: int) -> None:
+    def stalled(self, stall_s: float, *, is_resumed: bool) -> None:
+        """The reader has waited until now; then he got text, or the request ended."""
+        if not self._root.is_recording() or self._events >= EVENTS_MAX:
+            return
+        now_ns = wall_ns()
+        self._root.add_event(attributes.EVENT_WENT_IDLE, timestamp=now_ns - round(stall_s * 1e9))
+        if is_resumed:
+            about = {attributes.IDLE_S: stall_s}
+            self._root.add_event(attributes.EVENT_RESUMED, about, timestamp=now_ns)
+        self._events += 2
+
+    def end(
+        self, end: Finish | ReadaheadError, *, output_tokens: int, reading: ReadingState
+    ) -> None:
         """Ends all spans."""
         root = self._root
         if not root.is_recording():
             return
-        root.set_attribute(attributes.OUTPUT_TOKENS, output_tokens)
+        root.set_attributes(
+            {
+                attributes.OUTPUT_TOKENS: output_tokens,
+                attributes.IDLE_S: reading.idle_s,
+                attributes.UNREAD_TOKENS: reading.unread_tokens,
+                attributes.STALLS: reading.stalls,
+                attributes.PACE_TOK_S: reading.pace_tok_s,
+                attributes.PACE_SOURCE: reading.pace_source.value,
+            }
+        )
         if isinstance(end, Finish):
             self.leave()
             root.set_attribute(attributes.FINISH_REASONS, (end.reason.value,))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_session import toy_session
 
+from readahead.core.reading.clock import ReadingClock
 from readahead.core.request import FinishReason
 from readahead.router.frame_gap import SLACK_SHARE, FrameGap
 from readahead.runtime.clock import monotonic_s
@@ -18,11 +19,12 @@ def test_no_frame_waits_longer_than_its_share_of_the_slack(
     steps: list[tuple[float, int]],
 ) -> None:
     """A reader who has nothing left, or soon will, gets each token at once."""
-    gap = FrameGap(pace_tok_s=5, gap_s_max=0.05)
+    clock = ReadingClock(pace_tok_s=5)
+    gap = FrameGap(clock, gap_s_max=0.05)
     now, reads_until = 100.0, 0.0
     for dt, tokens in steps:
         now += dt
-        gap.deliver(tokens, now=now)
+        clock.deliver(tokens, now=now)
         reads_until = max(reads_until, now) + tokens / 5
         allowed_s = min(0.05, SLACK_SHARE * (reads_until - now))
         assert gap.wait_s(now) <= max(0.0, allowed_s) + 1e-9
@@ -32,8 +34,9 @@ def test_no_frame_waits_longer_than_its_share_of_the_slack(
 
 def test_a_gap_of_zero_never_waits() -> None:
     """One frame per engine step, whatever the reader has left."""
-    gap = FrameGap(pace_tok_s=5, gap_s_max=0)
-    gap.deliver(1000, now=1.0)
+    clock = ReadingClock(pace_tok_s=5)
+    gap = FrameGap(clock, gap_s_max=0)
+    clock.deliver(1000, now=1.0)
     gap.frame(1.0)
     assert gap.wait_s(1.0) == 0.0
 

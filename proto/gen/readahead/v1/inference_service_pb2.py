@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from readahead.v1 import sampling_pb2 as readahead_dot_v1_dot_sampling__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$readahead/v1/inference_service.proto\x12\x0creadahead.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1breadahead/v1/sampling.proto\"\xf8\x01\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\"\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x12.readahead.v1.ChatH\x00\x12+\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x16.readahead.v1.TokenIdsH\x00\x12.\n\x08sampling\x18\x06 \x01(\x0b\x32\x1c.readahead.v1.SamplingParams\x12&\n\x07reading\x18\x07 \x01(\x0b\x32\x15.readahead.v1.ReadingB\x07\n\x05input\"3\n\x04\x43hat\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.readahead.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"B\n\x07Reading\x12\x17\n\npace_tok_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07user_id\x18\x02 \x01(\tB\r\n\x0b_pace_tok_s\"\x97\x01\n\x10GenerateResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.readahead.v1.StartedH\x00\x12$\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x13.readahead.v1.DeltaH\x00\x12*\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x16.readahead.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"C\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\"(\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\x98\x01\n\x08\x46inished\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.readahead.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x32\n\x0b\x66irst_token\x18\x04 \x01(\x0b\x32\x1d.readahead.v1.FirstTokenSplit\"\xef\x01\n\x0f\x46irstTokenSplit\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07prefill\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08transfer\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x66irst_decode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"#\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\"?\n\x14ReportReadingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0btokens_read\x18\x02 \x01(\r\"\x17\n\x15ReportReadingResponse\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.readahead.v1.Model\"A\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x63ontext_tokens_max\x18\x02 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x94\x01\n\x0f\x45xplainResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12/\n\tdecisions\x18\x03 \x03(\x0b\x32\x1c.readahead.v1.DecisionRecord\x12\x18\n\x10tokens_delivered\x18\x04 \x01(\r\x12\x13\n\x0btokens_read\x18\x05 \x01(\r\"\xce\x01\n\x0e\x44\x65\x63isionRecord\x12%\n\x02\x61t\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x36\n\x05\x63osts\x18\x05 \x03(\x0b\x32\'.readahead.v1.DecisionRecord.CostsEntry\x1a,\n\nCostsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\x97\x03\n\x10InferenceService\x12K\n\x08Generate\x12\x1d.readahead.v1.GenerateRequest\x1a\x1e.readahead.v1.GenerateResponse0\x01\x12\x43\n\x06\x43\x61ncel\x12\x1b.readahead.v1.CancelRequest\x1a\x1c.readahead.v1.CancelResponse\x12X\n\rReportReading\x12\".readahead.v1.ReportReadingRequest\x1a#.readahead.v1.ReportReadingResponse\x12O\n\nListModels\x12\x1f.readahead.v1.ListModelsRequest\x1a .readahead.v1.ListModelsResponse\x12\x46\n\x07\x45xplain\x12\x1c.readahead.v1.ExplainRequest\x1a\x1d.readahead.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$readahead/v1/inference_service.proto\x12\x0creadahead.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1breadahead/v1/sampling.proto\"\xf8\x01\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\"\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x12.readahead.v1.ChatH\x00\x12+\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x16.readahead.v1.TokenIdsH\x00\x12.\n\x08sampling\x18\x06 \x01(\x0b\x32\x1c.readahead.v1.SamplingParams\x12&\n\x07reading\x18\x07 \x01(\x0b\x32\x15.readahead.v1.ReadingB\x07\n\x05input\"3\n\x04\x43hat\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.readahead.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"B\n\x07Reading\x12\x17\n\npace_tok_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07user_id\x18\x02 \x01(\tB\r\n\x0b_pace_tok_s\"\x97\x01\n\x10GenerateResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.readahead.v1.StartedH\x00\x12$\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x13.readahead.v1.DeltaH\x00\x12*\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x16.readahead.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"C\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\"(\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\xc5\x01\n\x08\x46inished\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.readahead.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x32\n\x0b\x66irst_token\x18\x04 \x01(\x0b\x32\x1d.readahead.v1.FirstTokenSplit\x12+\n\x07reading\x18\x05 \x01(\x0b\x32\x1a.readahead.v1.ReadingState\"\xb1\x01\n\x0cReadingState\x12\x12\n\npace_tok_s\x18\x01 \x01(\x01\x12\x13\n\x0bpace_source\x18\x02 \x01(\t\x12\x15\n\runread_tokens\x18\x03 \x01(\r\x12(\n\x05slack\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04idle\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06stalls\x18\x06 \x01(\r\"\xef\x01\n\x0f\x46irstTokenSplit\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07prefill\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08transfer\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x66irst_decode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"#\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\"?\n\x14ReportReadingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0btokens_read\x18\x02 \x01(\r\"\x17\n\x15ReportReadingResponse\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.readahead.v1.Model\"A\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x63ontext_tokens_max\x18\x02 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xc1\x01\n\x0f\x45xplainResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12/\n\tdecisions\x18\x03 \x03(\x0b\x32\x1c.readahead.v1.DecisionRecord\x12\x18\n\x10tokens_delivered\x18\x04 \x01(\r\x12\x13\n\x0btokens_read\x18\x05 \x01(\r\x12+\n\x07reading\x18\x06 \x01(\x0b\x32\x1a.readahead.v1.ReadingState\"\xce\x01\n\x0e\x44\x65\x63isionRecord\x12%\n\x02\x61t\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x36\n\x05\x63osts\x18\x05 \x03(\x0b\x32\'.readahead.v1.DecisionRecord.CostsEntry\x1a,\n\nCostsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\x97\x03\n\x10InferenceService\x12K\n\x08Generate\x12\x1d.readahead.v1.GenerateRequest\x1a\x1e.readahead.v1.GenerateResponse0\x01\x12\x43\n\x06\x43\x61ncel\x12\x1b.readahead.v1.CancelRequest\x1a\x1c.readahead.v1.CancelResponse\x12X\n\rReportReading\x12\".readahead.v1.ReportReadingRequest\x1a#.readahead.v1.ReportReadingResponse\x12O\n\nListModels\x12\x1f.readahead.v1.ListModelsRequest\x1a .readahead.v1.ListModelsResponse\x12\x46\n\x07\x45xplain\x12\x1c.readahead.v1.ExplainRequest\x1a\x1d.readahead.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,31 +52,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELTA']._serialized_start=781
   _globals['_DELTA']._serialized_end=821
   _globals['_FINISHED']._serialized_start=824
-  _globals['_FINISHED']._serialized_end=976
-  _globals['_FIRSTTOKENSPLIT']._serialized_start=979
-  _globals['_FIRSTTOKENSPLIT']._serialized_end=1218
-  _globals['_CANCELREQUEST']._serialized_start=1220
-  _globals['_CANCELREQUEST']._serialized_end=1255
-  _globals['_CANCELRESPONSE']._serialized_start=1257
-  _globals['_CANCELRESPONSE']._serialized_end=1273
-  _globals['_REPORTREADINGREQUEST']._serialized_start=1275
-  _globals['_REPORTREADINGREQUEST']._serialized_end=1338
-  _globals['_REPORTREADINGRESPONSE']._serialized_start=1340
-  _globals['_REPORTREADINGRESPONSE']._serialized_end=1363
-  _globals['_LISTMODELSREQUEST']._serialized_start=1365
-  _globals['_LISTMODELSREQUEST']._serialized_end=1384
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1386
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1443
-  _globals['_MODEL']._serialized_start=1445
-  _globals['_MODEL']._serialized_end=1510
-  _globals['_EXPLAINREQUEST']._serialized_start=1512
-  _globals['_EXPLAINREQUEST']._serialized_end=1548
-  _globals['_EXPLAINRESPONSE']._serialized_start=1551
-  _globals['_EXPLAINRESPONSE']._serialized_end=1699
-  _globals['_DECISIONRECORD']._serialized_start=1702
-  _globals['_DECISIONRECORD']._serialized_end=1908
-  _globals['_DECISIONRECORD_COSTSENTRY']._serialized_start=1864
-  _globals['_DECISIONRECORD_COSTSENTRY']._serialized_end=1908
-  _globals['_INFERENCESERVICE']._serialized_start=1911
-  _globals['_INFERENCESERVICE']._serialized_end=2318
+  _globals['_FINISHED']._serialized_end=1021
+  _globals['_READINGSTATE']._serialized_start=1024
+  _globals['_READINGSTATE']._serialized_end=1201
+  _globals['_FIRSTTOKENSPLIT']._serialized_start=1204
+  _globals['_FIRSTTOKENSPLIT']._serialized_end=1443
+  _globals['_CANCELREQUEST']._serialized_start=1445
+  _globals['_CANCELREQUEST']._serialized_end=1480
+  _globals['_CANCELRESPONSE']._serialized_start=1482
+  _globals['_CANCELRESPONSE']._serialized_end=1498
+  _globals['_REPORTREADINGREQUEST']._serialized_start=1500
+  _globals['_REPORTREADINGREQUEST']._serialized_end=1563
+  _globals['_REPORTREADINGRESPONSE']._serialized_start=1565
+  _globals['_REPORTREADINGRESPONSE']._serialized_end=1588
+  _globals['_LISTMODELSREQUEST']._serialized_start=1590
+  _globals['_LISTMODELSREQUEST']._serialized_end=1609
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1611
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1668
+  _globals['_MODEL']._serialized_start=1670
+  _globals['_MODEL']._serialized_end=1735
+  _globals['_EXPLAINREQUEST']._serialized_start=1737
+  _globals['_EXPLAINREQUEST']._serialized_end=1773
+  _globals['_EXPLAINRESPONSE']._serialized_start=1776
+  _globals['_EXPLAINRESPONSE']._serialized_end=1969
+  _globals['_DECISIONRECORD']._serialized_start=1972
+  _globals['_DECISIONRECORD']._serialized_end=2178
+  _globals['_DECISIONRECORD_COSTSENTRY']._serialized_start=2134
+  _globals['_DECISIONRECORD_COSTSENTRY']._serialized_end=2178
+  _globals['_INFERENCESERVICE']._serialized_start=2181
+  _globals['_INFERENCESERVICE']._serialized_end=2588
 # @@protoc_insertion_point(module_scope)

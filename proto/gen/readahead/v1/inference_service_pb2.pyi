@@ -137,7 +137,9 @@ class Reading(google.protobuf.message.Message):
     PACE_TOK_S_FIELD_NUMBER: builtins.int
     USER_ID_FIELD_NUMBER: builtins.int
     pace_tok_s: builtins.float
-    """Tokens per second the user reads. Valid range: (0, 1000]. Default: the router's preset."""
+    """Tokens per second the user reads. Valid range: (0, 1000]. Default: what the user's
+    reading reports have shown, else a preset.
+    """
     user_id: builtins.str
     """Stable, opaque name of the reader, so that the router may learn a pace. At most 128 characters."""
     def __init__(
@@ -246,6 +248,7 @@ class Finished(google.protobuf.message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     FIRST_TOKEN_FIELD_NUMBER: builtins.int
+    READING_FIELD_NUMBER: builtins.int
     reason: readahead.v1.sampling_pb2.FinishReason.ValueType
     """Why it ended."""
     prompt_tokens: builtins.int
@@ -256,6 +259,10 @@ class Finished(google.protobuf.message.Message):
     def first_token(self) -> global___FirstTokenSplit:
         """Where the time to the first token went."""
 
+    @property
+    def reading(self) -> global___ReadingState:
+        """How far the reader is, once the last token is on its way to him."""
+
     def __init__(
         self,
         *,
@@ -263,11 +270,59 @@ class Finished(google.protobuf.message.Message):
         prompt_tokens: builtins.int = ...,
         output_tokens: builtins.int = ...,
         first_token: global___FirstTokenSplit | None = ...,
+        reading: global___ReadingState | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["first_token", b"first_token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["first_token", b"first_token", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "reason", b"reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["first_token", b"first_token", "reading", b"reading"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["first_token", b"first_token", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "reading", b"reading", "reason", b"reason"]) -> None: ...
 
 global___Finished = Finished
+
+@typing.final
+class ReadingState(google.protobuf.message.Message):
+    """One request's reader, as the router's reading clock has him. Its ends are also in the trailing
+    metadata of Generate: readahead-idle-ms, readahead-unread-tokens, readahead-stalls.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PACE_TOK_S_FIELD_NUMBER: builtins.int
+    PACE_SOURCE_FIELD_NUMBER: builtins.int
+    UNREAD_TOKENS_FIELD_NUMBER: builtins.int
+    SLACK_FIELD_NUMBER: builtins.int
+    IDLE_FIELD_NUMBER: builtins.int
+    STALLS_FIELD_NUMBER: builtins.int
+    pace_tok_s: builtins.float
+    """Tokens per second he is taken to read."""
+    pace_source: builtins.str
+    """Who said so: "explicit" (this request), "learnt" (his reading reports), "preset" (chat) or
+    "default" (of the population).
+    """
+    unread_tokens: builtins.int
+    """Tokens delivered that he has not come to yet."""
+    stalls: builtins.int
+    """How often he has run out of text, a wait for the first token included."""
+    @property
+    def slack(self) -> google.protobuf.duration_pb2.Duration:
+        """Time until nothing is left to read; negative while he waits."""
+
+    @property
+    def idle(self) -> google.protobuf.duration_pb2.Duration:
+        """Time he has waited for text in all, for the first token included."""
+
+    def __init__(
+        self,
+        *,
+        pace_tok_s: builtins.float = ...,
+        pace_source: builtins.str = ...,
+        unread_tokens: builtins.int = ...,
+        slack: google.protobuf.duration_pb2.Duration | None = ...,
+        idle: google.protobuf.duration_pb2.Duration | None = ...,
+        stalls: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["idle", b"idle", "slack", b"slack"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["idle", b"idle", "pace_source", b"pace_source", "pace_tok_s", b"pace_tok_s", "slack", b"slack", "stalls", b"stalls", "unread_tokens", b"unread_tokens"]) -> None: ...
+
+global___ReadingState = ReadingState
 
 @typing.final
 class FirstTokenSplit(google.protobuf.message.Message):
@@ -357,7 +412,7 @@ class ReportReadingRequest(google.protobuf.message.Message):
     request_id: builtins.str
     """As in Started."""
     tokens_read: builtins.int
-    """Output tokens read so far."""
+    """Output tokens that he has come to so far, the one he reads included."""
     def __init__(
         self,
         *,
@@ -467,6 +522,7 @@ class ExplainResponse(google.protobuf.message.Message):
     DECISIONS_FIELD_NUMBER: builtins.int
     TOKENS_DELIVERED_FIELD_NUMBER: builtins.int
     TOKENS_READ_FIELD_NUMBER: builtins.int
+    READING_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """As asked."""
     stage: builtins.str
@@ -479,6 +535,10 @@ class ExplainResponse(google.protobuf.message.Message):
     def decisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DecisionRecord]:
         """Each decision, in order. At most 64; the oldest are dropped first."""
 
+    @property
+    def reading(self) -> global___ReadingState:
+        """How far the reader is by now, text after the answer's end included."""
+
     def __init__(
         self,
         *,
@@ -487,8 +547,10 @@ class ExplainResponse(google.protobuf.message.Message):
         decisions: collections.abc.Iterable[global___DecisionRecord] | None = ...,
         tokens_delivered: builtins.int = ...,
         tokens_read: builtins.int = ...,
+        reading: global___ReadingState | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["decisions", b"decisions", "request_id", b"request_id", "stage", b"stage", "tokens_delivered", b"tokens_delivered", "tokens_read", b"tokens_read"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["reading", b"reading"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["decisions", b"decisions", "reading", b"reading", "request_id", b"request_id", "stage", b"stage", "tokens_delivered", b"tokens_delivered", "tokens_read", b"tokens_read"]) -> None: ...
 
 global___ExplainResponse = ExplainResponse
 

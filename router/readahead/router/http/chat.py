@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.reading.pace import Scenario
 from readahead.router import checks
 from readahead.router.http.questions import (
     GenerationBody,
@@ -94,9 +95,10 @@ async def read_chat(body: bytes, prompts: Prompts) -> tuple[Question, Sequence[i
             form,
             max_tokens=form.max_completion_tokens,
             max_tokens_name="max_completion_tokens",
+            scenario=Scenario.CHAT,
         )
     else:
-        asked = question(form, max_tokens=form.max_tokens)
+        asked = question(form, max_tokens=form.max_tokens, scenario=Scenario.CHAT)
     if not form.messages:
         raise checks.invalid("messages is empty.", parameter="messages")
     messages = [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from readahead.core.errors import ReadaheadError
+from readahead.core.messages import ReadingState
 from readahead.core.request import RequestId
 from readahead.router.http.errors import error_body
 from readahead.router.sessions import Finish
@@ -25,6 +26,8 @@ class Heading:
     """Seconds since the epoch."""
     has_usage: bool
     """Whether a stream ends with a frame of token counts; the others then say `usage: null`."""
+    has_reading: bool = False
+    """Whether the token counts go with the reader's state."""
 
 
 class Shape(Protocol):
@@ -78,7 +81,7 @@ class ChatShape:
             "finish_reason": finish.reason.value,
         }
         head = {**self._head, "object": "chat.completion"}
-        return json.dumps({**head, "choices": [choice], "usage": usage(finish)}).encode()
+        return json.dumps({**head, "choices": [choice], **_counts(self._heading, finish)}).encode()
 
     def _frame(self, delta: dict[str, Any], *, finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -109,7 +112,8 @@ class TextShape:
     def whole(self, text: str, finish: Finish) -> bytes:
         """A text_completion with its counts."""
         choice = _text_choice(text, finish.reason.value)
-        return json.dumps({**self._head, "choices": [choice], "usage": usage(finish)}).encode()
+        counts = _counts(self._heading, finish)
+        return json.dumps({**self._head, "choices": [choice], **counts}).encode()
 
     def _frame(self, text: str, *, finish_reason: str | None = None) -> bytes:
         choice = _text_choice(text, finish_reason)
@@ -119,6 +123,18 @@ class TextShape:
 def error_frame(error: ReadaheadError) -> bytes:
     """The last frame of a stream that failed; clients of OpenAI raise on it."""
     return b"data: %b\n\n" % error_body(error)
+
+
+def reading_fields(reading: ReadingState) -> dict[str, Any]:
+    """How far the reader is, in JSON."""
+    return {
+        "pace_tok_s": reading.pace_tok_s,
+        "pace_source": reading.pace_source,
+        "unread_tokens": reading.unread_tokens,
+        "slack_s": round(reading.slack_s, 6),
+        "idle_s": round(reading.idle_s, 6),
+        "stalls": reading.stalls,
+    }
 
 
 def usage(finish: Finish) -> dict[str, int]:
@@ -155,7 +171,13 @@ def _no_usage(heading: Heading) -> dict[str, None]:
 def _usage_frame(head: dict[str, Any], heading: Heading, finish: Finish) -> bytes:
     if not heading.has_usage:
         return b""
-    return _frame({**head, "choices": [], "usage": usage(finish)})
+    return _frame({**head, "choices": [], **_counts(heading, finish)})
+
+
+def _counts(heading: Heading, finish: Finish) -> dict[str, Any]:
+    if not heading.has_reading or finish.reading is None:
+        return {"usage": usage(finish)}
+    return {"usage": usage(finish), "readahead": reading_fields(finish.reading)}
 
 
 def _frame(content: dict[str, Any]) -> bytes:

@@ -101,6 +101,7 @@ class Generation:
                 model=call.model,
                 created_s=wall_ns() // 10**9,
                 has_usage=question.has_usage,
+                has_reading=question.has_reading,
             )
         )
         engine = self._engine_header(call.model)
@@ -127,8 +128,10 @@ class Generation:
             sampling=question.sampling,
             pace_tok_s=question.pace_tok_s,
             user_id=question.user_id,
+            scenario=question.scenario,
             timeout_s=timeout_s,
             trace_headers={name: headers[name] for name in TRACE_HEADERS if name in headers},
+            is_streamed=question.is_stream,
             door="http",
         )
 

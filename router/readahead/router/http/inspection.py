@@ -14,6 +14,7 @@ from readahead.core.request import RequestId
 from readahead.router import checks
 from readahead.router.config import DoorsConfig
 from readahead.router.http.bodies import read_json
+from readahead.router.http.frames import reading_fields
 from readahead.router.http.questions import Strict, parse
 from readahead.router.sessions import ServedModel, Sessions
 from readahead.runtime.clock import wall_ns
@@ -131,6 +132,7 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
         "stage": explanation.stage.value,
         "tokens_delivered": explanation.tokens_delivered,
         "tokens_read": explanation.tokens_read,
+        **({} if explanation.reading is None else reading_fields(explanation.reading)),
         "decisions": [
             _decision(decision, explanation.arrived_at) for decision in explanation.decisions
         ],

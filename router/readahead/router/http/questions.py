@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.reading.pace import Scenario
 from readahead.router import checks
 from readahead.router.http.errors import from_validation
 from readahead.router.sessions import Sampling
@@ -25,9 +26,12 @@ class Question:
     sampling: Sampling
     pace_tok_s: float | None
     user_id: str
+    scenario: Scenario | None
     is_stream: bool
     has_usage: bool
     """Whether a stream ends with a frame of token counts."""
+    has_reading: bool
+    """Whether the reader's state goes with these: only who uses our extension expects it."""
 
 
 class Strict(BaseModel):
@@ -117,7 +121,11 @@ def refuse_unsupported(
 
 
 def question(
-    body: GenerationBody, *, max_tokens: int | None, max_tokens_name: str = "max_tokens"
+    body: GenerationBody,
+    *,
+    max_tokens: int | None,
+    max_tokens_name: str = "max_tokens",
+    scenario: Scenario | None = None,
 ) -> Question:
     """What the shared fields say, checked.
 
@@ -140,8 +148,10 @@ def question(
             extension.pace_tok_s if extension else None, parameter="readahead.pace_tok_s"
         ),
         user_id=checks.user_id(body.user or "", parameter="user"),
+        scenario=scenario,
         is_stream=bool(body.stream),
         has_usage=bool(options and options.include_usage),
+        has_reading=extension is not None,
     )
 
 

@@ -50,12 +50,15 @@ def grpc_status(reason: Reason) -> grpc.StatusCode:
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: ReadaheadError) -> NoReturn:
-    """Ends the call with the error's status and details."""
+    """Ends the call with the error's status and details; trailing metadata set before is kept."""
     message = _cut(error.message, MESSAGE_CHARACTERS_MAX)
     await context.abort(
         grpc_status(error.reason),
         message,
-        ((DETAILS_KEY, _status(error, message).SerializeToString()),),
+        (
+            *(context.trailing_metadata() or ()),
+            (DETAILS_KEY, _status(error, message).SerializeToString()),
+        ),
     )
 
 
