@@ -8,7 +8,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ROOT / "proto" / "gen"
-PACKAGE_ROOTS = ("core", "runtime", "router", "services", "loadgen", "client", "cli", "proto/gen")
+PACKAGE_ROOTS = (
+    "core",
+    "runtime",
+    "router",
+    "services",
+    "ruler",
+    "loadgen",
+    "client",
+    "cli",
+    "proto/gen",
+)
 
 _MADE = {".git", ".venv", "__pycache__", "build", "dist", "node_modules", "run"}
 

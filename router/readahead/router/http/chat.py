@@ -20,6 +20,7 @@ from readahead.router.prompts import Prompts
 
 _HARMLESS: Mapping[str, Sequence[object]] = {
     "n": (1,),
+    "repetition_penalty": (1,),
     "logprobs": (False,),
     "top_logprobs": (0,),
     "logit_bias": ({},),

@@ -21,6 +21,7 @@ MAX_TOKENS_DEFAULT = 16
 
 _HARMLESS: Mapping[str, Sequence[object]] = {
     "n": (1,),
+    "repetition_penalty": (1,),
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),

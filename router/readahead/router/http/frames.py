@@ -26,6 +26,8 @@ class Heading:
     """Seconds since the epoch."""
     has_usage: bool
     """Whether a stream ends with a frame of token counts; the others then say `usage: null`."""
+    running_prompt_tokens: int | None = None
+    """Length of the prompt, where each frame is to say how many tokens there are so far."""
     has_reading: bool = False
     """Whether the token counts go with the reader's state."""
 
@@ -37,8 +39,11 @@ class Shape(Protocol):
         """What a stream starts with."""
         ...
 
-    def delta(self, text: str) -> bytes:
-        """The frame of new text. Called for every frame, so made of ready parts."""
+    def delta(self, text: str, output_tokens: int) -> bytes:
+        """The frame of new text, with which there are so many tokens.
+
+        Called for every frame, so made of ready parts where it need not tell the tokens.
+        """
         ...
 
     def closing(self, finish: Finish) -> bytes:
@@ -62,13 +67,17 @@ class ChatShape:
         """The assistant's role."""
         return self._frame({"role": "assistant", "content": ""})
 
-    def delta(self, text: str) -> bytes:
+    def delta(self, text: str, output_tokens: int) -> bytes:
         """A `content` delta."""
+        if self._heading.running_prompt_tokens is not None:
+            return self._frame({"content": text}, output_tokens=output_tokens)
         return b"%b%b%b" % (self._before, json.dumps(text).encode(), self._after)
 
     def closing(self, finish: Finish) -> bytes:
         """The finish reason, the counts where they are asked for, the end mark."""
-        ending = self._frame({}, finish_reason=finish.reason.value)
+        ending = self._frame(
+            {}, finish_reason=finish.reason.value, output_tokens=finish.output_tokens
+        )
         return ending + _usage_frame(self._head, self._heading, finish) + DONE
 
     def whole(self, text: str, finish: Finish) -> bytes:
@@ -83,9 +92,13 @@ class ChatShape:
         head = {**self._head, "object": "chat.completion"}
         return json.dumps({**head, "choices": [choice], **_counts(self._heading, finish)}).encode()
 
-    def _frame(self, delta: dict[str, Any], *, finish_reason: str | None = None) -> bytes:
+    def _frame(
+        self, delta: dict[str, Any], *, finish_reason: str | None = None, output_tokens: int = 0
+    ) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return _frame({**self._head, "choices": [choice], **_no_usage(self._heading)})
+        return _frame(
+            {**self._head, "choices": [choice], **_usage_so_far(self._heading, output_tokens)}
+        )
 
 
 class TextShape:
@@ -100,13 +113,17 @@ class TextShape:
         """Nothing: a plain completion starts with its text."""
         return b""
 
-    def delta(self, text: str) -> bytes:
+    def delta(self, text: str, output_tokens: int) -> bytes:
         """A piece of `text`."""
+        if self._heading.running_prompt_tokens is not None:
+            return self._frame(text, output_tokens=output_tokens)
         return b"%b%b%b" % (self._before, json.dumps(text).encode(), self._after)
 
     def closing(self, finish: Finish) -> bytes:
         """The finish reason, the counts where they are asked for, the end mark."""
-        ending = self._frame("", finish_reason=finish.reason.value)
+        ending = self._frame(
+            "", finish_reason=finish.reason.value, output_tokens=finish.output_tokens
+        )
         return ending + _usage_frame(self._head, self._heading, finish) + DONE
 
     def whole(self, text: str, finish: Finish) -> bytes:
@@ -115,9 +132,13 @@ class TextShape:
         counts = _counts(self._heading, finish)
         return json.dumps({**self._head, "choices": [choice], **counts}).encode()
 
-    def _frame(self, text: str, *, finish_reason: str | None = None) -> bytes:
+    def _frame(
+        self, text: str, *, finish_reason: str | None = None, output_tokens: int = 0
+    ) -> bytes:
         choice = _text_choice(text, finish_reason)
-        return _frame({**self._head, "choices": [choice], **_no_usage(self._heading)})
+        return _frame(
+            {**self._head, "choices": [choice], **_usage_so_far(self._heading, output_tokens)}
+        )
 
 
 def error_frame(error: ReadaheadError) -> bytes:
@@ -139,10 +160,14 @@ def reading_fields(reading: ReadingState) -> dict[str, Any]:
 
 def usage(finish: Finish) -> dict[str, int]:
     """OpenAI's token counts."""
+    return _usage(finish.prompt_tokens, finish.output_tokens)
+
+
+def _usage(prompt_tokens: int, output_tokens: int) -> dict[str, int]:
     return {
-        "prompt_tokens": finish.prompt_tokens,
-        "completion_tokens": finish.output_tokens,
-        "total_tokens": finish.prompt_tokens + finish.output_tokens,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": prompt_tokens + output_tokens,
     }
 
 
@@ -164,7 +189,9 @@ def _text_choice(text: str, finish_reason: str | None) -> dict[str, Any]:
     return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
 
-def _no_usage(heading: Heading) -> dict[str, None]:
+def _usage_so_far(heading: Heading, output_tokens: int) -> dict[str, Any]:
+    if heading.running_prompt_tokens is not None:
+        return {"usage": _usage(heading.running_prompt_tokens, output_tokens)}
     return {"usage": None} if heading.has_usage else {}
 
 

@@ -101,6 +101,9 @@ class Generation:
                 model=call.model,
                 created_s=wall_ns() // 10**9,
                 has_usage=question.has_usage,
+                running_prompt_tokens=(
+                    session.prompt_tokens if question.has_running_usage else None
+                ),
                 has_reading=question.has_reading,
             )
         )
@@ -150,15 +153,17 @@ async def _stream(
     chunk = await session.next_chunk()
     await send({"type": "http.response.start", "status": 200, "headers": _SSE + more_headers})
     frames = shape.opening()
+    output_tokens = 0
     while chunk.finish is None:
+        output_tokens += len(chunk.token_ids)
         if chunk.text:
-            frames += shape.delta(chunk.text)
+            frames += shape.delta(chunk.text, output_tokens)
         if frames:
             await send({"type": "http.response.body", "body": frames, "more_body": True})
             frames = b""
         chunk = await session.next_chunk()
     if chunk.text:
-        frames += shape.delta(chunk.text)
+        frames += shape.delta(chunk.text, output_tokens + len(chunk.token_ids))
     frames += shape.closing(chunk.finish)
     await send({"type": "http.response.body", "body": frames, "more_body": False})
 

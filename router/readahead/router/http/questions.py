@@ -30,6 +30,8 @@ class Question:
     is_stream: bool
     has_usage: bool
     """Whether a stream ends with a frame of token counts."""
+    has_running_usage: bool
+    """Whether each frame says how many tokens there are so far."""
     has_reading: bool
     """Whether the reader's state goes with these: only who uses our extension expects it."""
 
@@ -44,6 +46,8 @@ class StreamOptions(Strict):
     """`stream_options`."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """vLLM's: counts with every frame."""
     include_obfuscation: bool | None = None
     """Pads frames against traffic analysis; taken iff false."""
 
@@ -77,6 +81,8 @@ class GenerationBody(Strict):
     top_k: int | None = None
     min_tokens: int | None = None
     ignore_eos: bool | None = None
+    repetition_penalty: Any = None
+    """Taken iff 1, which asks for nothing: see `refuse_unsupported`."""
 
     readahead: Extension | None = None
 
@@ -151,6 +157,7 @@ def question(
         scenario=scenario,
         is_stream=bool(body.stream),
         has_usage=bool(options and options.include_usage),
+        has_running_usage=bool(options and options.continuous_usage_stats),
         has_reading=extension is not None,
     )
 
