@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,19 +25,24 @@ main(parser.parse_args(sys.argv[1:]))
 """`vllm bench serve`, past its console script, which the CPU build cannot start."""
 
 
-def _run(*command: str) -> str:
+def _run(*command: str, folder: Path) -> str:
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_S_MAX
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_S_MAX,
     )
     assert done.returncode in {0, 3}, done.stdout + done.stderr  # 3: load sent late, and says so
     return done.stdout
 
 
-def _readahead(*arguments: str) -> str:
-    return _run(sys.executable, "-m", "readahead.cli.main", *arguments)
+def _readahead(*arguments: str, folder: Path) -> str:
+    return _run(sys.executable, "-m", "readahead.cli.main", *arguments, folder=folder)
 
 
-def _vllm_bench(cluster: UpProcess, model: Path, folder: Path) -> Path:
+def _vllm_bench(cluster: UpProcess, model: Path, folder: Path) -> None:
     _run(
         *(sys.executable, "-c", VLLM_BENCH, "--backend", "openai"),
         *("--base-url", f"http://{cluster.http}", "--endpoint", "/v1/completions"),
@@ -45,20 +51,22 @@ def _vllm_bench(cluster: UpProcess, model: Path, folder: Path) -> Path:
         *("--num-prompts", f"{REQUESTS}", "--request-rate", "4", "--disable-tqdm"),
         *("--save-result", "--save-detailed", "--result-dir", str(folder)),
         *("--result-filename", "vllm.json"),
+        folder=folder,
     )
-    return folder / "vllm.json"
 
 
 def test_one_table_for_three_tools(cluster: UpProcess, tiny_model: Path, tmp_path: Path) -> None:
     """Each log is told apart by itself; what both runs asked for is what both scores count."""
-    load = tmp_path / "load.jsonl"
     _readahead(
-        *("load", "--target", f"grpc://{cluster.grpc}", "--rate", "4", "--jsonl", str(load)),
+        *("load", "--target", f"grpc://{cluster.grpc}", "--rate", "4", "--jsonl", "load.jsonl"),
         *("--requests", f"{REQUESTS}", "--output-tokens", f"{OUTPUT_TOKENS}"),
+        folder=tmp_path,
     )
-    files = [str(load), str(_vllm_bench(cluster, tiny_model, tmp_path)), str(AIPERF)]
-    page = tmp_path / "page.html"
-    ours, vllm, other = map(json.loads, _readahead("score", "--json", *files).splitlines())
+    _vllm_bench(cluster, tiny_model, tmp_path)
+    shutil.copy(AIPERF, tmp_path)
+    files = ["load.jsonl", "vllm.json", AIPERF.name]
+    lines = _readahead("score", "--json", *files, folder=tmp_path).splitlines()
+    ours, vllm, other = map(json.loads, lines)
     for run in (ours, vllm):
         assert run["outcomes"]["finished"] == REQUESTS
         assert run["tokens"] == REQUESTS * OUTPUT_TOKENS
@@ -66,7 +74,7 @@ def test_one_table_for_three_tools(cluster: UpProcess, tiny_model: Path, tmp_pat
         assert 0 < run["smooth_goodput_tok_s"] <= run["throughput_tok_s"]
         assert run["ttft_s"]["p50"] > 0
         assert (run["form"], run["alpha"], run["pace"]) == ("F1", 2.5, 5)
-    table = _readahead("score", "--html", str(page), *files)
-    for name in ("load", "vllm", "aiperf", "smooth goodput", "TTFT"):
+    table = _readahead("score", "--html", "page.html", *files, folder=tmp_path)
+    for name in (*files, "smooth goodput F1", "TTFT"):
         assert name in table
-    assert "<svg" in page.read_text(encoding="utf-8")
+    assert "<svg" in (tmp_path / "page.html").read_text(encoding="utf-8")
