@@ -63,17 +63,6 @@ class StepStream:
         self._wake = asyncio.Event()
         self._is_closed = False
 
-    @property
-    def is_closed(self) -> bool:
-        """Nothing more goes out."""
-        return self._is_closed
-
-    @property
-    def waiting_tokens(self) -> int:
-        """Tokens that the router has not been sent yet."""
-        staged = sum(len(output.token_ids) for _, output in self._staged)
-        return staged + sum(len(news.token_ids) for news in self._ready.values())
-
     def put(self, key: LegKey, output: LegOutput) -> None:
         """Adds news of a leg; dropped once the stream is closed."""
         if self._is_closed:
