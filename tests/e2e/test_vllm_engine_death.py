@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -32,6 +33,14 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def model_path() -> str:
     return str(tiny_model.ensure(tiny_model.TinyModel(), os.environ))
+
+
+def open_contexts() -> list[object]:
+    """ZeroMQ contexts that somebody owns and nobody ended, whether or not they are garbage."""
+    import zmq
+
+    contexts = [one for one in gc.get_objects() if isinstance(one, zmq.Context)]
+    return [one for one in contexts if not one._shadow and not one.closed]
 
 
 async def exhaust(outputs: AsyncIterator[LegOutput]) -> None:
@@ -69,6 +78,7 @@ async def test_dead_core_fails_its_legs_and_the_engine(model_path: str) -> None:
     await engine.close()
     await engine.close()
     assert not engine_cores(os.getpid())
+    assert not open_contexts()
 
 
 @asynccontextmanager

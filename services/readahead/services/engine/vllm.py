@@ -182,7 +182,9 @@ class VllmEngine:
         llm.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(llm.shutdown)
         # vLLM leaves its ZeroMQ context, two threads and their files, to the garbage collector.
-        llm.engine_core.ctx.destroy(linger=0)
+        # The one that owns them is ended, not its asyncio shadow `engine_core.ctx`: after a
+        # shadow's end the owner would end the freed context once more when it is collected.
+        await asyncio.to_thread(llm.engine_core.resources.ctx.destroy, 0)
 
     def _live(self) -> AsyncLLM:
         if self._llm is None:
