@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,11 +42,14 @@ LEASE_S = 6
 class Pair:
     prefill: VllmEngine
     decode: VllmEngine
+    decode_log: Path
+    """Of the decode engine's iterations."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pair() -> AsyncIterator[Pair]:
+async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     """Two engines, and after the tests nothing of them."""
+    log = tmp_path_factory.mktemp("logs") / "decode.iterations.jsonl"
     model_path = str(tiny_model.ensure(tiny_model.TinyModel(), os.environ))
     config = EngineConfig(model_path=model_path, model_name="tiny", dtype="float32")
     kv = KvConfig(lease_s=LEASE_S)
@@ -55,9 +60,10 @@ async def pair() -> AsyncIterator[Pair]:
         async with AsyncExitStack() as engines:
             prefill = await VllmEngine.start(config, kv, Role.PREFILL)
             engines.push_async_callback(prefill.close)
-            decode = await VllmEngine.start(config, kv, Role.DECODE)
+            logged = replace(config, iteration_log=str(log))
+            decode = await VllmEngine.start(logged, kv, Role.DECODE)
             engines.push_async_callback(decode.close)
-            yield Pair(prefill, decode)
+            yield Pair(prefill, decode, log)
     assert not engine_cores(os.getpid())
 
 
@@ -145,6 +151,24 @@ async def test_decode_engine_runs_whole_requests_too(pair: Pair) -> None:
     there = await answer(pair.decode, leg("whole-d", Leg.WHOLE, prompt))
     here = await answer(pair.prefill, leg("whole-p", Leg.WHOLE, prompt))
     assert there.token_ids == here.token_ids
+
+
+async def test_iteration_log_has_each_token_once(pair: Pair) -> None:
+    """A prompt of P tokens and N of output: P + N - 1 are computed, each over all before it."""
+    prompt, output = prompt_of(70, salt=13), 9
+    logged = len(pair.decode_log.read_text().splitlines())
+    sampling = Sampling(max_tokens=output, temperature=0.0, ignore_eos=True)
+    await answer(pair.decode, leg("logged", Leg.WHOLE, prompt, sampling))
+    await wait_until(lambda: is_empty(pair.decode), limit_s=1)
+    lines = list(map(json.loads, pair.decode_log.read_text().splitlines()[logged:]))
+    assert [line["tokens"] for line in lines] == [len(prompt), *[1] * (output - 1)]
+    assert [line["requests"] for line in lines] == [1] * output
+    assert sum(line["prefill_pairs"] for line in lines) == len(prompt) * (len(prompt) + 1) // 2
+    assert [line["past_tokens"] for line in lines] == [
+        0,
+        *range(len(prompt), len(prompt) + output - 1),
+    ]
+    assert all(0 < line["seconds"] < 10 for line in lines)
 
 
 async def test_stop_string_ends_the_output_before_itself(pair: Pair) -> None:

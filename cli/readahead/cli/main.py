@@ -60,6 +60,9 @@ def up(
     drain_s_max: Annotated[
         float, typer.Option(help="Longest wait at the end for running requests, seconds.")
     ] = 5.0,
+    iteration_logs: Annotated[
+        Path | None, typer.Option(help="Folder for logs of each worker's iterations, to calibrate.")
+    ] = None,
 ) -> None:
     """Start a whole cluster on this machine; Ctrl-C stops it."""
     from rich.console import Console
@@ -80,6 +83,7 @@ def up(
         otlp=otlp,
         keep_logs=keep_logs,
         drain_s_max=drain_s_max,
+        iteration_logs=iteration_logs,
     )
     try:
         code = supervisor.up(options, Console(), os.environ)

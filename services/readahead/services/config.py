@@ -33,6 +33,8 @@ class EngineConfig(Checked):
     is_eager: bool = False
     """No graph capture; always so on a CPU."""
     tensor_parallel_size: int = 1
+    iteration_log: str = ""
+    """File that gets a line for each iteration, for `readahead calibrate`. Empty: none."""
     emulated_time_scale: float = 1.0
     """For `emulated`: multiplies every modelled time; 0.1 runs ten times faster."""
 

@@ -42,6 +42,8 @@ class UpOptions:
     otlp: str = ""
     keep_logs: bool = False
     drain_s_max: float = 5.0
+    iteration_logs: Path | None = None
+    """Folder that gets a log of each worker's iterations. None: none is kept."""
 
     def check(self) -> None:
         """Looks at everything that can be known before the first process starts.
@@ -59,6 +61,8 @@ class UpOptions:
             raise UsageError(f"--kv must be nixl, got {self.kv!r}")
         if not 0 <= self.drain_s_max <= 3600:
             raise UsageError(f"--drain-s-max must be in [0, 3600], got {self.drain_s_max:g}")
+        if self.iteration_logs is not None and not self.iteration_logs.is_dir():
+            raise UsageError(f"--iteration-logs: there is no folder {self.iteration_logs}")
         self._check_redis()
         self._check_model()
         self._check_ports()

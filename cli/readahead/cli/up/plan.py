@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -153,11 +153,12 @@ def _worker_configs(
     names = [(Role.PREFILL, number) for number in range(options.prefill)]
     names += [(Role.DECODE, number) for number in range(options.decode)]
     for (role, number), port, metrics_port in zip(names, ports[::2], ports[1::2], strict=True):
+        name = f"{role}-{number}"
         yield WorkerConfig(
             role=role,
-            worker_id=f"{role}-{number}",
+            worker_id=name,
             port=port,
-            engine=engine,
+            engine=replace(engine, iteration_log=_iteration_log(options.iteration_logs, name)),
             kv=KvConfig(backend=options.kv),
             membership=membership,
             telemetry=TelemetryConfig(
@@ -165,6 +166,10 @@ def _worker_configs(
             ),
             drain_s_max=options.drain_s_max,
         )
+
+
+def _iteration_log(folder: Path | None, name: str) -> str:
+    return "" if folder is None else str(folder.resolve() / f"{name}.iterations.jsonl")
 
 
 def _settled(config: T, file: Path, prefix: str, environ: Mapping[str, str]) -> T:

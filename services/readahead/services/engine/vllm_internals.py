@@ -24,6 +24,7 @@ from vllm.model_executor.models import registry
 from vllm.outputs import RequestOutput
 from vllm.v1.core.block_pool import BlockPool
 from vllm.v1.core.kv_cache_manager import KVCacheManager
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCore
@@ -36,7 +37,8 @@ PINNED_VERSION = "0.32.0"
 _ATTRIBUTES: tuple[tuple[object, tuple[str, ...]], ...] = (
     (AsyncLLM, ("errored", "generate", "shutdown", "from_vllm_config")),
     (AsyncMPClient, ("call_utility_async",)),
-    (Scheduler, ("get_request_counts",)),
+    (Scheduler, ("get_request_counts", "schedule", "update_from_output")),
+    (AsyncScheduler, ("schedule", "update_from_output")),
     (BlockPool, ("get_num_free_blocks",)),
     (NixlBaseConnector, ("update_connector_output",)),
     (NixlPullConnector, ("start_load_kv",)),
@@ -51,7 +53,16 @@ _ATTRIBUTES: tuple[tuple[object, tuple[str, ...]], ...] = (
 )
 
 _IN_SOURCE: tuple[tuple[object, tuple[str, ...]], ...] = (
-    (Scheduler, ("self.connector = ", "self.kv_cache_manager = ", "finished_sending")),
+    (
+        Scheduler,
+        (
+            "self.connector = ",
+            "self.kv_cache_manager = ",
+            "self.vllm_config = ",
+            "self.requests",
+            "finished_sending",
+        ),
+    ),
     (KVCacheManager, ("self.block_pool = ",)),
     (EngineCore, ("self.scheduler",)),
     (
@@ -63,7 +74,7 @@ _IN_SOURCE: tuple[tuple[object, tuple[str, ...]], ...] = (
             "output_processor.propagate_error(",
         ),
     ),
-    (MPClient, ("self.ctx = ",)),
+    (MPClient, ("self.resources = BackgroundResources(ctx=",)),
     (NixlBaseConnector, ("self.connector_scheduler", "self.connector_worker")),
     (
         base_worker.NixlBaseConnectorWorker,

@@ -23,6 +23,8 @@ from readahead.services.engine import vllm_environment
 _CPU_KV_BYTES = 64 << 20
 """Enough for 32,768 tokens of the tiny model, and small beside what an engine needs anyway."""
 
+_PROFILER = "readahead.services.engine.vllm_profiler"
+
 _KV_ROLES = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
 
 
@@ -44,6 +46,11 @@ def vllm_config(config: EngineConfig, kv: KvConfig, role: Role) -> VllmConfig:
         arguments["max_model_len"] = config.context_tokens_max
     if config.kv_bytes:
         arguments["kv_cache_memory_bytes"] = config.kv_bytes
+    if config.iteration_log:
+        # vLLM's CPU platform turns asynchronous scheduling off, and on a GPU it is on.
+        scheduler = "ProfiledScheduler" if current_platform.is_cpu() else "ProfiledAsyncScheduler"
+        arguments["scheduler_cls"] = f"{_PROFILER}.{scheduler}"
+        arguments["additional_config"] = {"readahead_iteration_log": config.iteration_log}
     if current_platform.is_cpu():
         vllm_environment.use_one_process_for_core_and_worker()
         preload_model(config.model_path)
