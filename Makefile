@@ -8,7 +8,7 @@ FITS := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-ROOTS := core runtime router services ruler loadgen client cli
+ROOTS := core runtime router services ruler workload loadgen sim client cli
 PROTOS := $(sort $(wildcard proto/readahead/v1/*.proto))
 
 export OMP_NUM_THREADS ?= 1
