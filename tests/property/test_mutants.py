@@ -16,10 +16,13 @@ CORE = HERE.parents[1] / "core"
 MUTANTS = tomllib.loads((HERE / "mutants.toml").read_text())["mutant"]
 
 
+LAWS = [str(HERE / name) for name in ("test_router_moves.py", "test_router_state.py")]
+
+
 def run_laws(core: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     return subprocess.run(
-        [*command, str(HERE / "test_router_state.py")],
+        [*command, *LAWS],
         env={**os.environ, "PYTHONPATH": str(core), "READAHEAD_EXAMPLES": "800"},
         capture_output=True,
         text=True,

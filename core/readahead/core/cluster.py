@@ -54,7 +54,9 @@ class WorkerView:
     observed_at: float
     """When `load` was reported, seconds on the driver's clock."""
     legs: int
-    """Legs the router has there now; exact, unlike `load`."""
+    """Legs the router has there now, or keeps a seat for; exact, unlike `load`."""
     committed_tokens: int
     """Prompt and longest output of those legs."""
     is_draining: bool
+    token_s: float = 0.0
+    """Time between two tokens of a request there, as observed; 0: not known."""

@@ -62,6 +62,65 @@ class ReadingConfig(Checked):
         require("reading.pace_tok_s", self.pace_tok_s, least=0.01, most=1000)
 
 
+MIGRATION_TRIGGERS = ("none", "load", "cover", "need")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationConfig(Checked):
+    """When a running request goes to another decode worker."""
+
+    trigger: str = "none"
+    """"none"; "load": whenever loads differ; "cover": likewise, but only while unread text hides
+    it; "need": only for a reader who has nothing left to read, and gains by it."""
+    interval_s: float = 0.25
+    """How often it is looked at who might move."""
+    cooldown_s: float = 10.0
+    """A request that has moved, or failed to, stays for at least this long."""
+    moves_per_worker_max: int = 2
+    """Most moves that a worker is part of at once, from it and to it."""
+    downtime_s: float = 0.05
+    """For which a request that moves makes no tokens: some two iterations and 10 ms."""
+    margin_s: float = 0.1
+    """Of slack beyond the downtime ("cover"); of idle time beyond what the move costs ("need")."""
+    horizon_s: float = 10.0
+    """How far ahead idle time is forecast ("need")."""
+    kv_share_max: float = 0.9
+    """A worker whose KV memory would be fuller than this is no target."""
+    load_below_tokens: float = 512.0
+    """A worker sheds load once each of its requests can make fewer tokens than this before KV
+    memory is full; about one answer."""
+    load_gap_tokens: float = 64.0
+    """The target must be able to make so many more."""
+    kv_token_bytes: int = 131_072
+    """KV of one token; that of Llama-3.1-8B in 16 bits."""
+    link_bytes_per_s: float = 7.8e9
+    """Between two decode workers; one network card of an A100 node."""
+    link_latency_s: float = 0.001
+    """Until the first byte moves."""
+
+    def __post_init__(self) -> None:
+        if self.trigger not in MIGRATION_TRIGGERS:
+            known = ", ".join(MIGRATION_TRIGGERS)
+            raise ValueError(f"migration.trigger must be one of {known}, got {self.trigger!r}")
+        require("migration.interval_s", self.interval_s, least=0.01, most=60)
+        require("migration.cooldown_s", self.cooldown_s, least=0, most=3600)
+        require("migration.moves_per_worker_max", self.moves_per_worker_max, least=1, most=64)
+        require("migration.downtime_s", self.downtime_s, least=0, most=60)
+        require("migration.margin_s", self.margin_s, least=0, most=60)
+        require("migration.horizon_s", self.horizon_s, least=0.1, most=600)
+        require("migration.kv_share_max", self.kv_share_max, least=0, most=1)
+        require("migration.load_below_tokens", self.load_below_tokens, least=0)
+        require("migration.load_gap_tokens", self.load_gap_tokens, least=0)
+        require("migration.kv_token_bytes", self.kv_token_bytes, least=1)
+        require("migration.link_bytes_per_s", self.link_bytes_per_s, least=1)
+        require("migration.link_latency_s", self.link_latency_s, least=0, most=60)
+
+    def landing_s(self, context_tokens: int) -> float:
+        """Seconds from the start of a move to its first token at the target."""
+        copy_s = context_tokens * self.kv_token_bytes / self.link_bytes_per_s
+        return self.link_latency_s + copy_s + self.downtime_s
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreConfig(Checked):
     """All of the core's settings."""
@@ -69,3 +128,4 @@ class CoreConfig(Checked):
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     reading: ReadingConfig = field(default_factory=ReadingConfig)
+    migration: MigrationConfig = field(default_factory=MigrationConfig)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from readahead.core.messages import Decision, Explanation
+from readahead.core.reading.clock import ReadingClock
 from readahead.core.request import TRANSITIONS, Leg, RequestId, RequestView, Stage, WorkerId
 
 DECISIONS_MAX = 64
 """Decisions kept per request; three tries take about fifteen. The oldest go first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """A move that is under way: the source owns the leg, the target keeps a seat for it."""
+
+    move: int
+    source: WorkerId
+    target: WorkerId
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -35,13 +46,30 @@ class LiveRequest:
     failures: int = 0
     """Attempts that a worker took and lost."""
     tokens_delivered: int = 0
+    delivered_at: float = -math.inf
     tokens_read: int = 0
+    clock: ReadingClock = field(init=False)
+    """Its reader's, committed at the arrival."""
+    migration: Migration | None = None
+    moves: int = 0
+    """Migrations begun."""
+    moved_at: float = -math.inf
+    """When the last one ended."""
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=DECISIONS_MAX))
+
+    def __post_init__(self) -> None:
+        self.clock = ReadingClock(pace_tok_s=self.pace_tok_s, commit_s=self.arrived_at)
 
     @property
     def tokens_max(self) -> int:
         """Most KV it can come to occupy, tokens."""
         return self.prompt_tokens + self.output_tokens_max
+
+    @property
+    def is_movable(self) -> bool:
+        """A decode worker generates it, and it is not on the move."""
+        is_generating = self.stage is Stage.DECODING and self.tokens_delivered > 0
+        return is_generating and self.migration is None
 
     def move(self, stage: Stage) -> None:
         """Changes the stage; an illegal move is our bug."""
@@ -70,7 +98,13 @@ class LiveRequest:
             output_tokens_max=self.output_tokens_max,
             arrived_at=self.arrived_at,
             attempt=self.attempt,
-            pace_tok_s=self.pace_tok_s,
+            pace_tok_s=self.clock.pace_tok_s,
+            tokens_delivered=self.tokens_delivered,
+            delivered_at=self.delivered_at,
+            reads_until=self.clock.deadline_s,
+            moved_at=self.moved_at,
+            is_movable=self.is_movable,
+            is_leaving=self.migration is not None,
         )
 
     def explanation(self) -> Explanation:

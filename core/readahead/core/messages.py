@@ -116,12 +116,18 @@ class TokensMade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepObserved:
-    """One engine step: the load after it and the tokens it made for this router."""
+    """One engine step: the load after it and the tokens it made for this router.
+
+    Or several steps of one batch, told of after the last: each request's tokens then came evenly,
+    the first at `first_at` and the last now.
+    """
 
     worker_id: WorkerId
     incarnation: Incarnation
     load: WorkerLoad
     made: tuple[TokensMade, ...] = ()
+    first_at: float | None = None
+    """Seconds on the driver's clock; None: all came now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +136,33 @@ class ReadingReported:
 
     request_id: RequestId
     tokens_read: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationCommitted:
+    """The target has all of the leg, and the source has stopped: the target owns it.
+
+    Told before any other news of the leg from the target.
+    """
+
+    request_id: RequestId
+    attempt: int
+    move: int
+    source: WorkerId
+    target: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationFailed:
+    """The target refused, or the copy broke before the commit: the source goes on alone."""
+
+    request_id: RequestId
+    attempt: int
+    move: int
+    source: WorkerId
+    target: WorkerId
+    reason: Reason
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +182,8 @@ Event = (
     | LegFailed
     | StepObserved
     | ReadingReported
+    | MigrationCommitted
+    | MigrationFailed
     | TimerFired
 )
 
@@ -193,6 +228,38 @@ class ReleaseHandover:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MigrateLeg:
+    """Move a running leg to another decode worker, which reserves room for it first.
+
+    It decodes on at the source while its KV is copied. Answered once: by MigrationCommitted or
+    MigrationFailed, or by the leg's end or the loss of either worker.
+    """
+
+    request_id: RequestId
+    attempt: int
+    move: int
+    """Counts the moves of the request, from 1; news of another move is stale."""
+    source: WorkerId
+    target: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortMigration:
+    """Give a move up. Not answered.
+
+    The target frees all that it has of the leg, even where the commit has just happened. The
+    source, where no CancelLeg came with it, goes on; if it has given the leg away already, it
+    says LegFailed.
+    """
+
+    request_id: RequestId
+    attempt: int
+    move: int
+    source: WorkerId
+    target: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndRequest:
     """Tell the caller how it ended. The last command of a request; exactly one."""
 
@@ -207,7 +274,15 @@ class EndRequest:
     retry_after_s: float | None = None
 
 
-Command = SubmitLeg | CancelLeg | RenewHandover | ReleaseHandover | EndRequest
+Command = (
+    SubmitLeg
+    | CancelLeg
+    | RenewHandover
+    | ReleaseHandover
+    | MigrateLeg
+    | AbortMigration
+    | EndRequest
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +292,7 @@ class Decision:
     at: float
     """Seconds on the driver's clock."""
     kind: str
-    """"admit", "prefill", "handover", "decode", "retry" or "finish"."""
+    """"admit", "prefill", "handover", "decode", "migrate", "retry" or "finish"."""
     worker_id: WorkerId | None
     reason: str
     """One sentence."""

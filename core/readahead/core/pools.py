@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from readahead.core.cluster import Role, WorkerDescription, WorkerLoad, WorkerView
-from readahead.core.live_request import LiveRequest
+from readahead.core.live_request import LiveRequest, Migration
 from readahead.core.request import Incarnation, Leg, RequestId, WorkerId
 
 REST_S = 0.25
 """A worker that refused a leg is left alone for this long: some engine steps, so that what made
 it refuse can change, and short beside a reader's patience."""
+
+TOKEN_S_WEIGHT = 0.1
+"""Of the latest step in the mean time of a token: some ten steps of memory."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -23,8 +26,16 @@ class LiveWorker:
     observed_at: float
     legs: dict[RequestId, int] = field(default_factory=dict)
     """Legs placed here, each with the most tokens it can occupy."""
+    arrivals: dict[RequestId, int] = field(default_factory=dict)
+    """Legs that migrate to here, alike; they have a seat, and another worker still owns them."""
     handovers: dict[RequestId, int] = field(default_factory=dict)
     """KV that waits here to be pulled, tokens."""
+    committed_tokens: int = 0
+    """Most tokens that its legs, arrivals and handovers can come to occupy: their sum."""
+    token_s: float = 0.0
+    """Time between two tokens of a request here, a moving mean; 0: not known yet."""
+    made_tokens: bool = False
+    """In the last step, for this router."""
     is_draining: bool = False
     rests_until: float = 0.0
 
@@ -33,9 +44,34 @@ class LiveWorker:
         return self.description.worker_id
 
     @property
-    def committed_tokens(self) -> int:
-        """Most tokens that its legs and handovers can come to occupy."""
-        return sum(self.legs.values()) + sum(self.handovers.values())
+    def seats(self) -> int:
+        """Legs that it has, or keeps room for."""
+        return len(self.legs) + len(self.arrivals)
+
+    def keep(self, held: dict[RequestId, int], request_id: RequestId, tokens: int) -> None:
+        """Adds to its legs, arrivals or handovers."""
+        held[request_id] = tokens
+        self.committed_tokens += tokens
+
+    def drop(self, held: dict[RequestId, int], request_id: RequestId) -> int:
+        """Takes out of its legs, arrivals or handovers. Returns the tokens."""
+        tokens = held.pop(request_id)
+        self.committed_tokens -= tokens
+        return tokens
+
+    def observe(self, load: WorkerLoad, tokens: int, *, now: float) -> None:
+        """Takes note of an engine step.
+
+        Args:
+            load: after it.
+            tokens: most tokens that it made for one request; 0 if none that is known here.
+            now: seconds on the driver's clock.
+        """
+        if tokens and self.made_tokens:  # nothing is known of the time since an idle step
+            token_s = (now - self.observed_at) / tokens
+            weight = TOKEN_S_WEIGHT if self.token_s else 1.0
+            self.token_s += weight * (token_s - self.token_s)
+        self.load, self.observed_at, self.made_tokens = load, now, tokens > 0
 
     def has_room(self, tokens: int, *, now: float) -> bool:
         """It may be given one more leg of so many tokens.
@@ -48,7 +84,7 @@ class LiveWorker:
             return False
         about = self.description
         if about.role is Role.DECODE:
-            return len(self.legs) < about.requests_max
+            return self.seats < about.requests_max
         fits = self.committed_tokens + tokens <= about.kv_blocks * about.block_tokens
         return len(self.legs) < about.prefill_credits and (fits or not self.committed_tokens)
 
@@ -58,9 +94,10 @@ class LiveWorker:
             description=self.description,
             load=self.load,
             observed_at=self.observed_at,
-            legs=len(self.legs),
+            legs=self.seats,
             committed_tokens=self.committed_tokens,
             is_draining=self.is_draining,
+            token_s=self.token_s,
         )
 
 
@@ -97,7 +134,8 @@ class Pools:
     def seat(self, request: LiveRequest, leg: Leg, worker_id: WorkerId, *, tokens: int) -> None:
         """Places a leg of a request that has none placed."""
         assert request.worker_id is None, request
-        self._workers[worker_id].legs[request.request_id] = tokens
+        worker = self._workers[worker_id]
+        worker.keep(worker.legs, request.request_id, tokens)
         request.leg, request.worker_id = leg, worker_id
 
     def unseat(self, request: LiveRequest) -> WorkerId | None:
@@ -106,12 +144,42 @@ class Pools:
         request.leg = request.worker_id = None
         if worker is None:
             return None
-        del worker.legs[request.request_id]
+        worker.drop(worker.legs, request.request_id)
         return worker.worker_id
+
+    def start_move(self, request: LiveRequest, target_id: WorkerId) -> Migration:
+        """Keeps a seat for a running leg on another worker. The source owns the leg."""
+        assert request.is_movable, request
+        assert request.worker_id is not None, request
+        source, target = self._workers[request.worker_id], self._workers[target_id]
+        request.moves += 1
+        migration = Migration(move=request.moves, source=source.worker_id, target=target_id)
+        target.keep(target.arrivals, request.request_id, source.legs[request.request_id])
+        request.migration = migration
+        return migration
+
+    def commit_move(self, request: LiveRequest) -> None:
+        """Makes the target the owner of the leg."""
+        migration = self.cancel_move(request)
+        assert migration is not None, request
+        source, target = self._workers[migration.source], self._workers[migration.target]
+        tokens = source.drop(source.legs, request.request_id)
+        target.keep(target.legs, request.request_id, tokens)
+        request.worker_id = migration.target
+
+    def cancel_move(self, request: LiveRequest) -> Migration | None:
+        """Gives the target's seat up. Returns what was under way, if anything was."""
+        migration = request.migration
+        if migration is None:
+            return None
+        request.migration = None
+        if target := self.get(migration.target):
+            target.drop(target.arrivals, request.request_id)
+        return migration
 
     def hold(self, request: LiveRequest, source: LiveWorker) -> None:
         """Remembers that the request's KV waits on `source`."""
-        source.handovers[request.request_id] = request.prompt_tokens
+        source.keep(source.handovers, request.request_id, request.prompt_tokens)
         request.source_id = source.worker_id
 
     def let_go(self, request: LiveRequest) -> WorkerId | None:
@@ -120,7 +188,7 @@ class Pools:
         request.source_id = None
         if source is None:
             return None
-        del source.handovers[request.request_id]
+        source.drop(source.handovers, request.request_id)
         return source.worker_id
 
     def has(self, role: Role) -> bool:
@@ -138,8 +206,15 @@ class Pools:
         """Asserts that workers and live requests agree on who has what."""
         legs = {(r.request_id, r.worker_id) for r in live.values() if self.get(r.worker_id)}
         assert legs == {(each, w.worker_id) for w in self for each in w.legs}
+        moves = [(r.request_id, r.migration) for r in live.values() if r.migration]
+        assert {(each, move.target) for each, move in moves} == {
+            (each, w.worker_id) for w in self for each in w.arrivals
+        }
         held = {(r.request_id, r.source_id) for r in live.values() if self.get(r.source_id)}
         assert held == {(each, w.worker_id) for w in self for each in w.handovers}
+        for worker in self:
+            held_here = (worker.legs, worker.arrivals, worker.handovers)
+            assert worker.committed_tokens == sum(sum(each.values()) for each in held_here)
         for request in live.values():
             assert request.worker_id is None or self.get(request.worker_id), request
             assert request.source_id is None or self.get(request.source_id), request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -82,3 +83,23 @@ class RequestView:
     attempt: int
     pace_tok_s: float
     """Tokens per second the user reads."""
+    tokens_delivered: int = 0
+    delivered_at: float = -math.inf
+    """When he last got a token, seconds on the driver's clock; -inf: never."""
+    reads_until: float = -math.inf
+    """When he will have read all that was delivered; before the first token, when that is due."""
+    moved_at: float = -math.inf
+    """When its last migration ended, well or badly; -inf: there was none."""
+    is_movable: bool = False
+    """A decode worker generates it, and it is not on the move."""
+    is_leaving: bool = False
+    """It is on the move to another worker."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Its KV, as far as the router knows."""
+        return self.prompt_tokens + self.tokens_delivered
+
+    def slack_s(self, now: float) -> float:
+        """Seconds until its reader has nothing left to read; negative while he waits."""
+        return self.reads_until - now

@@ -12,12 +12,15 @@ import structlog
 
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.messages import (
+    AbortMigration,
     CancelLeg,
     Command,
     EndRequest,
     Event,
     LegFailed,
     LegRefused,
+    MigrateLeg,
+    MigrationFailed,
     ReleaseHandover,
     RenewHandover,
     RequestCancelled,
@@ -177,6 +180,10 @@ class Driver:
             case ReleaseHandover():
                 if link := self.links.get(command.worker_id):
                     link.release(_key(command))
+            case MigrateLeg():
+                self._refuse_move(command)
+            case AbortMigration():
+                pass  # none was begun
             case EndRequest():
                 self._end_request(command)
             case _:
@@ -236,6 +243,20 @@ class Driver:
                 worker_id=command.worker_id,
                 reason=error.reason,
                 message=error.message,
+            )
+        )
+
+    def _refuse_move(self, command: MigrateLeg) -> None:
+        """Workers cannot migrate yet; RouterConfig allows no trigger that asks for it."""
+        self.handle(
+            MigrationFailed(
+                request_id=command.request_id,
+                attempt=command.attempt,
+                move=command.move,
+                source=command.source,
+                target=command.target,
+                reason=Reason.UNSUPPORTED,
+                message="workers cannot move a running request",
             )
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from readahead.core.cluster import Role, WorkerDescription, WorkerLoad
 from readahead.core.config import AdmissionConfig, CoreConfig
 from readahead.core.errors import Reason
@@ -68,6 +70,12 @@ def arrived(request_id: RequestId, *, prompt_tokens: int = LONG) -> RequestArriv
 
 def submit(request_id: RequestId, leg: Leg, worker_id: WorkerId, attempt: int = 1) -> SubmitLeg:
     return SubmitLeg(request_id=request_id, attempt=attempt, leg=leg, worker_id=worker_id)
+
+
+def step(tokens: int) -> StepObserved:
+    made = TokensMade(request_id=R1, attempt=1, tokens=tokens)
+    load = WorkerLoad(running=1, waiting=0, kv_blocks_free=1)
+    return StepObserved(worker_id=D1, incarnation=FIRST, load=load, made=(made,))
 
 
 def prefilled(state: RouterState, *, now: float = 1.0) -> list[Command]:
@@ -148,10 +156,7 @@ def test_after_the_first_token_the_source_is_forgotten() -> None:
     state = router(joined(P1), joined(D1))
     state.handle(arrived(R1), now=0.0)
     prefilled(state)
-    made = TokensMade(request_id=R1, attempt=1, tokens=1)
-    load = WorkerLoad(running=1, waiting=0, kv_blocks_free=1)
-    step = StepObserved(worker_id=D1, incarnation=FIRST, load=load, made=(made,))
-    assert state.handle(step, now=2.0) == []
+    assert state.handle(step(1), now=2.0) == []
     cancel, end = state.handle(RequestCancelled(request_id=R1), now=3.0)
     assert cancel == CancelLeg(request_id=R1, attempt=1, worker_id=D1)
     assert isinstance(end, EndRequest)
@@ -221,3 +226,21 @@ def test_reading_reports_only_go_forward() -> None:
     explanation = state.explain(R1)
     assert explanation is not None
     assert explanation.tokens_read == 7
+
+
+@pytest.mark.parametrize("step_s", [0.05, 0.2, 0.7])
+def test_steps_told_of_together_are_read_as_if_told_one_by_one(step_s: float) -> None:
+    """Whether they come faster than he reads, as fast, or slower."""
+    apart, together = router(joined(D1)), router(joined(D1))
+    for state in (apart, together):
+        state.handle(arrived(R1, prompt_tokens=SHORT), now=0.0)
+        state.handle(step(1), now=1.0)
+    for n in range(1, 8):
+        apart.handle(step(1), now=1.0 + n * step_s)
+    at_once = replace(step(7), first_at=1.0 + step_s)
+    together.handle(at_once, now=1.0 + 7 * step_s)
+    views = [state.view(R1) for state in (apart, together)]
+    assert views[0] is not None
+    assert views[1] is not None
+    assert views[0].reads_until == pytest.approx(views[1].reads_until)
+    assert views[0].tokens_delivered == views[1].tokens_delivered == 8
