@@ -23,8 +23,8 @@ from readahead.client import (
 from readahead.core.cluster import Role
 from readahead.loadgen.lengths import FixedLength
 from readahead.loadgen.load import ExitStatus, LoadSettings, Screens, load
-from readahead.loadgen.runner import RunLimits
 from readahead.loadgen.senders import SendOptions
+from readahead.loadgen.session_run import RunLimits
 from readahead.loadgen.workload import WorkloadSpec
 
 LONG = list(range(1, 65))

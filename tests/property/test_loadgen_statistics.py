@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 from hypothesis import given
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from readahead.loadgen.live import LiveCounts
 from readahead.loadgen.statistics import quantile, quantiles
-from readahead.loadgen.timeline import Frame, Timeline, token_counts
+from readahead.loadgen.timeline import UNKNOWN, Timeline, token_counts
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200)
 
@@ -35,35 +34,36 @@ def test_quantiles_do_not_depend_on_order(values: list[float], seed: int) -> Non
     assert quantiles(values) == quantiles(shuffled)
 
 
-FRAMES = st.lists(
-    st.builds(Frame, at_s=st.just(0.0), tokens=st.none(), characters=st.integers(0, 50)),
-    max_size=50,
-)
+CHARACTERS = st.lists(st.integers(0, 50), max_size=50)
 
 
-@given(FRAMES, st.integers(0, 500))
-def test_spread_tokens_add_up(frames: list[Frame], output_tokens: int) -> None:
+@given(CHARACTERS, st.integers(0, 500))
+def test_spread_tokens_add_up(characters: list[int], output_tokens: int) -> None:
     """The counts of frames whose content is not told sum to the total, and none is negative."""
-    counts, is_estimated = token_counts(frames, output_tokens=output_tokens)
-    assert len(counts) == len(frames)
-    assert sum(counts) == (output_tokens if frames else 0)
-    has_text = any(frame.characters for frame in frames)
-    least = 1 if has_text and output_tokens >= len(frames) else 0
+    unknown = [UNKNOWN] * len(characters)
+    counts, is_estimated = token_counts(unknown, characters, output_tokens=output_tokens)
+    assert len(counts) == len(characters)
+    assert sum(counts) == (output_tokens if characters else 0)
+    least = 1 if any(characters) and output_tokens >= len(characters) else 0
     assert all(count >= least for count in counts)
-    assert is_estimated or not frames or len(frames) == output_tokens
+    assert is_estimated or not characters or len(characters) == output_tokens
 
 
-@given(st.lists(st.integers(1, 5), max_size=50), st.integers(0, 500))
+@given(st.lists(st.integers(0, 5), max_size=50), st.integers(0, 500))
 def test_told_counts_are_taken_as_they_are(tokens: list[int], output_tokens: int) -> None:
-    """Where the server says what a frame holds, nothing is spread."""
-    clock = iter(range(len(tokens) + 1))
+    """Where the server says what a frame holds, nothing is spread; each frame keeps its stamp."""
     live = LiveCounts()
-    timeline = Timeline(arrival_s=0.0, clock=lambda: float(next(clock)), counts=live)
-    for count in tokens:
-        timeline.mark(tokens=count, characters=1)
-    assert token_counts(timeline.frames, output_tokens=output_tokens) == (
-        tokens,
-        False,
+    told: list[tuple[int, float]] = []
+    timeline = Timeline(
+        arrival_s=2.0, start_s=100.0, counts=live, on_tokens=lambda *one: told.append(one)
     )
+    for index, count in enumerate(tokens):
+        timeline.mark(102.5 + index, tokens=count, text="x")
+    counts, is_estimated = token_counts(
+        timeline.tokens, timeline.characters, output_tokens=output_tokens
+    )
+    assert (list(counts), is_estimated) == (tokens, False)
+    assert list(timeline.times_s) == [2.5 + index for index in range(len(tokens))]
+    assert told == list(zip(tokens, timeline.times_s, strict=True))
     assert live.tokens == sum(tokens)
-    assert math.fsum(live.ttft_s) == 0.0
+    assert list(live.ttft_s) == ([0.5] if tokens else [])

@@ -4,189 +4,148 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from readahead.cli.load_options import (
+    ArrivalsOption,
+    Ca,
+    ClosedLoopUsers,
+    ConcurrencyMax,
+    DurationS,
+    Endpoint,
+    EndpointOption,
+    FormatOption,
+    Html,
+    IgnoreEos,
+    LengthScale,
+    Model,
+    ModelPath,
+    Pace,
+    Rate,
+    RequestsMax,
+    ScenarioOption,
+    Seed,
+    SloOption,
+    TimeoutS,
+    TimeScale,
+    Tokens,
+    TraceFile,
+    WorkloadFile,
+    ZeroLoad,
+    require_extras,
+    split_arguments,
+)
+
 if TYPE_CHECKING:
-    from readahead.loadgen.load import LoadSettings
+    from readahead.loadgen.load_settings import Outputs
 
-
-class Endpoint(StrEnum):
-    """Which of OpenAI's two forms is asked for."""
-
-    COMPLETIONS = "completions"
-    CHAT = "chat"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LoadArguments:
-    """The command line, as given."""
-
-    target: str
-    rate: float
-    requests: int | None
-    duration_s: float | None
-    prompt_tokens: str
-    output_tokens: str
-    seed: int
-    model: str
-    model_path: Path | None
-    endpoint: Endpoint
-    concurrency_max: int
-    timeout_s: float
-    pace: float | None
-    ignore_eos: bool
-    jsonl: Path | None
-
-
-Tokens = Annotated[str, typer.Option(help="128, or lognormal:median=200,sigma=0.8,max=2048.")]
-RequestsMax = Annotated[
-    int | None, typer.Option(min=1, help="End after this many. Default: 100 or --duration-s.")
-]
-DurationS = Annotated[float | None, typer.Option(help="End after arrivals of this many seconds.")]
-ModelPath = Annotated[
-    Path | None,
-    typer.Option(help="Folder with tokenizer.json: prompts get their exact token lengths."),
-]
-ConcurrencyMax = Annotated[
-    int,
-    typer.Option(
-        min=1, help="Most requests running at once. One more is dropped and the run is invalid."
-    ),
-]
-Pace = Annotated[
-    float | None, typer.Option(help="Tokens per second that users read, told to the server.")
-]
-IgnoreEos = Annotated[
-    bool, typer.Option(help="Answers get their full length. An extension of OpenAI's form.")
-]
+Target = Annotated[str, typer.Option(help="http(s)://host:port, grpc(s)://host:port.")]
 Jsonl = Annotated[
     Path | None,
     typer.Option(help="Raw token times, a line per request; FILE.meta.json describes the run."),
 ]
+Sweep = Annotated[
+    str,
+    typer.Option(
+        metavar="RATES", help="One run per rate: FROM:TO:COUNT, as 1:16:6, or a list, as 1,2,4."
+    ),
+]
+Assertions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--assert", metavar="BOUND", help='As "smooth_goodput>=100" or "ttft_s.p99<=0.5".'
+    ),
+]
+Junit = Annotated[
+    Path | None, typer.Option(help="Writes the outcome of the assertions as XML.", dir_okay=False)
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OutputArguments:
+    """Where results go, as given."""
+
+    jsonl: Path | None
+    html: Path | None
+    junit: Path | None
+    assertions: tuple[str, ...]
+    sweep: str
 
 
 def load(  # one parameter per flag: typer reads them from here
-    target: Annotated[
-        str, typer.Option(help="http://host:port, https://… or grpc://host:port.")
-    ] = "http://127.0.0.1:8000",
+    target: Target = "http://127.0.0.1:8000",
     *,
-    rate: Annotated[float, typer.Option(help="Mean arrivals per second (Poisson).")] = 1.0,
+    workload: WorkloadFile = None,
+    scenario: ScenarioOption = "",
+    length_scale: LengthScale = None,
+    arrivals: ArrivalsOption = "",
+    rate: Rate = None,
+    trace: TraceFile = None,
+    trace_format: FormatOption = "",
+    time_scale: TimeScale = None,
+    closed_loop: ClosedLoopUsers = None,
+    sweep: Sweep = "",
     requests: RequestsMax = None,
     duration_s: DurationS = None,
-    prompt_tokens: Tokens = "128",
-    output_tokens: Tokens = "64",
-    seed: Annotated[int, typer.Option(help="Of arrivals, lengths and prompts.")] = 0,
-    model: Annotated[str, typer.Option(help="Default: the only one served.")] = "",
+    prompt_tokens: Tokens = "",
+    output_tokens: Tokens = "",
+    seed: Seed = None,
+    model: Model = "",
     model_path: ModelPath = None,
-    endpoint: Annotated[Endpoint, typer.Option(help="Form of requests.")] = Endpoint.COMPLETIONS,
+    endpoint: EndpointOption = Endpoint.COMPLETIONS,
     concurrency_max: ConcurrencyMax = 1024,
-    timeout_s: Annotated[float, typer.Option(help="Of each request.")] = 300.0,
+    timeout_s: TimeoutS = 300.0,
     pace: Pace = None,
     ignore_eos: IgnoreEos = True,
+    ca: Ca = None,
+    zero_load_ttft: ZeroLoad = "",
+    slo: SloOption = "",
+    assertions: Assertions = None,
     jsonl: Jsonl = None,
+    html: Html = None,
+    junit: Junit = None,
 ) -> None:
-    """Offers load at a stated rate, open loop, and reports latencies, throughput and outcomes.
+    """Offers load, open loop, with readers in it, and reports what became of it.
 
     Exit status: 0 measured; 1 the target cannot be used or nothing finished; 2 wrong usage;
-    3 the run is invalid (sends were late, requests were dropped, interrupted); 4 records lost.
+    3 the run is invalid (sends were late, requests were dropped, interrupted); 4 records or
+    report could not be written; 5 an assertion fails; 6 the target was lost during the run.
     """
-    arguments = LoadArguments(
-        target=target,
-        rate=rate,
-        requests=100 if requests is None and duration_s is None else requests,
-        duration_s=duration_s,
-        prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens,
-        seed=seed,
-        model=model,
-        model_path=model_path,
-        endpoint=endpoint,
-        concurrency_max=concurrency_max,
-        timeout_s=timeout_s,
-        pace=pace,
-        ignore_eos=ignore_eos,
-        jsonl=jsonl,
+    what, how = split_arguments(locals())
+    given = OutputArguments(
+        jsonl=jsonl, html=html, junit=junit, assertions=tuple(assertions or ()), sweep=sweep
     )
-    _require_extras()
+    require_extras()
     from rich.console import Console
 
-    from readahead.loadgen.load import Screens
+    from readahead.cli.load_build import load_settings
     from readahead.loadgen.load import load as run_load
+    from readahead.loadgen.load_settings import Screens
+    from readahead.loadgen.sweep import parse_rates
 
-    screens = Screens(out=Console(), err=Console(stderr=True))
-    raise typer.Exit(asyncio.run(run_load(_settings(arguments), screens)))
-
-
-def _require_extras() -> None:
-    """The HTTP client and the tokenizers are an extra: say so instead of showing a traceback."""
     try:
-        import aiohttp
-        import tokenizers
-    except ImportError as error:
-        typer.echo(f"error: {error}; install readahead[loadgen]", err=True)
-        raise typer.Exit(1) from error
-    del aiohttp, tokenizers
-
-
-def _settings(arguments: LoadArguments) -> LoadSettings:
-    from readahead.loadgen.lengths import parse_lengths
-    from readahead.loadgen.load import LoadSettings, check_target
-    from readahead.loadgen.runner import RunLimits
-    from readahead.loadgen.senders import SendOptions
-    from readahead.loadgen.workload import WorkloadSpec
-
-    for name in ("rate", "duration_s", "timeout_s", "pace"):
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < math.inf:
-            raise typer.BadParameter(f"--{name.replace('_', '-')} must be positive, got {value}")
-    try:
-        check_target(arguments.target)
-        workload = WorkloadSpec(
-            seed=arguments.seed,
-            rate_req_s=arguments.rate,
-            requests=arguments.requests,
-            duration_s=arguments.duration_s,
-            prompt_lengths=parse_lengths(arguments.prompt_tokens),
-            output_lengths=parse_lengths(arguments.output_tokens),
-        )
+        outputs, rates = _outputs(given), parse_rates(given.sweep) if given.sweep else []
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return LoadSettings(
-        target=arguments.target,
-        is_chat=arguments.endpoint is Endpoint.CHAT,
-        workload=workload,
-        options=SendOptions(
-            model=arguments.model,
-            timeout_s=arguments.timeout_s,
-            pace_tok_s=arguments.pace,
-            ignore_eos=arguments.ignore_eos,
-        ),
-        limits=RunLimits(requests_max=arguments.concurrency_max),
-        model_path=arguments.model_path,
-        records_path=arguments.jsonl,
-        description=_description(arguments),
+    settings = load_settings(
+        target, what, how, records_path=jsonl, rates_req_s=tuple(rates), outputs=outputs
     )
+    screens = Screens(out=Console(), err=Console(stderr=True))
+    raise typer.Exit(asyncio.run(run_load(settings, screens)))
 
 
-def _description(arguments: LoadArguments) -> dict[str, object]:
-    """The settings for the records' description, in JSON's types and with their units."""
-    return {
-        "target": arguments.target,
-        "endpoint": arguments.endpoint.value,
-        "seed": arguments.seed,
-        "rate_req_s": arguments.rate,
-        "requests": arguments.requests,
-        "duration_s": arguments.duration_s,
-        "prompt_tokens": arguments.prompt_tokens,
-        "output_tokens": arguments.output_tokens,
-        "tokenizer": str(arguments.model_path) if arguments.model_path else None,
-        "pace_tok_s": arguments.pace,
-        "timeout_s": arguments.timeout_s,
-        "concurrency_max": arguments.concurrency_max,
-        "ignore_eos": arguments.ignore_eos,
-    }
+def _outputs(given: OutputArguments) -> Outputs:
+    from readahead.loadgen.assertions import parse_assertion
+    from readahead.loadgen.load_settings import Outputs
+
+    for path in (given.jsonl, given.html, given.junit):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise typer.BadParameter(f"the folder of {path} does not exist")
+    return Outputs(
+        html_path=given.html,
+        junit_path=given.junit,
+        assertions=tuple(parse_assertion(text) for text in given.assertions),
+    )

@@ -4,39 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-import aiohttp
-
+from readahead.loadgen.http_exchange import Connections, OnBody
 from readahead.loadgen.records import Outcome
-from readahead.loadgen.senders import Result, SendOptions, TargetError
-from readahead.loadgen.sse import SseError, SseSplitter
+from readahead.loadgen.request import Request
+from readahead.loadgen.senders import Cause, Result, SendOptions, TargetError
+from readahead.loadgen.sse_answer import SseAnswer, error_message
 from readahead.loadgen.timeline import Timeline
-from readahead.loadgen.workload import PlannedRequest
 
 READY_S_MAX = 5.0
-"""Longest wait for the target's first answer."""
+"""Longest wait for the target's first answer, and for one to a reading report."""
 REJECTED_STATUSES = frozenset({429, 503})
-ERROR_CHARACTERS_MAX = 300
-"""Of a server's message in a record."""
+RUNNING_USAGE = "continuous_usage_stats"
+"""vLLM's and ours: each frame says how many tokens there are so far."""
 
 
 class HttpSender:
-    """As many connections as requests run at once: the limit is the runner's."""
+    """As many connections as requests run at once: the limit is the runner's.
 
-    def __init__(self, target: str, *, is_chat: bool) -> None:
+    Asks for `continuous_usage_stats`, so that the tokens of each frame are known, until the
+    server refuses that; the request that was refused is then sent again without.
+    """
+
+    def __init__(self, target: str, *, is_chat: bool, ca_file: Path | None = None) -> None:
+        """A sender to be opened with `async with`.
+
+        Args:
+            target: http://… or https://…, with or without /v1.
+            is_chat: the chat form rather than plain completions.
+            ca_file: PEM of who signed the server's certificate. None: the system's authorities.
+        """
         self._base = target.rstrip("/").removesuffix("/v1")
+        url = urlsplit(self._base)
+        self._is_tls = url.scheme == "https"
+        self._host = url.hostname or ""
+        self._port = url.port or (443 if self._is_tls else 80)
+        self._host_header = url.netloc.rpartition("@")[2]
+        self._path = url.path
+        self._call = f"/v1/{'chat/completions' if is_chat else 'completions'}"
         self._is_chat = is_chat
-        self._url = f"{self._base}/v1/{'chat/completions' if is_chat else 'completions'}"
-        self._session: aiohttp.ClientSession | None = None
+        self._ca_file = ca_file
+        self._connections: Connections | None = None
+        self._has_running_usage = True
+        self.is_ours = False
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None),  # ours is around the whole request
-        )
         return self
 
     async def __aexit__(
@@ -45,134 +63,131 @@ class HttpSender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._open_session().close()
+        if self._connections is not None:
+            self._connections.close()
+            await asyncio.sleep(0)  # the transports close in the loop's next round
 
     async def models(self) -> Sequence[str]:
         """Names of the models served; empty where the server has no such list."""
+        url = f"{self._base}/v1/models"
+        body = bytearray()
+
+        def take(piece: bytes, _: float) -> bool:
+            body.extend(piece)
+            return False
+
         try:
             async with asyncio.timeout(READY_S_MAX):
-                async with self._open_session().get(f"{self._base}/v1/models") as response:
-                    if response.status in {404, 405}:
-                        return []
-                    if response.status != 200:
-                        raise TargetError(
-                            f"{self._base}/v1/models answers {response.status}: "
-                            f"{_message(await response.text())}"
-                        )
-                    return [str(model["id"]) for model in (await response.json())["data"]]
+                status, refusal = await self._exchange("GET", "/v1/models", None, take)
+            if status in {404, 405}:
+                return []
+            if status != 200:
+                raise TargetError(f"{url} answers {status}: {error_message(refusal.decode())}")
+            models = json.loads(body)["data"]
+            self.is_ours = any("readahead" in model for model in models)
+            return [str(model["id"]) for model in models]
         except TimeoutError as error:
             raise TargetError(f"{self._base} does not answer within {READY_S_MAX:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise TargetError(f"{self._base} cannot be reached: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise TargetError(f"{self._base}/v1/models is not OpenAI's: {error}") from error
+            raise TargetError(f"{url} is not OpenAI's: {error}") from error
 
-    async def send(
-        self, request: PlannedRequest, options: SendOptions, timeline: Timeline
-    ) -> Result:
+    async def send(self, request: Request, options: SendOptions, timeline: Timeline) -> Result:
         """Sends a request and follows its answer to the end."""
         answer = SseAnswer(timeline)
         try:
             async with asyncio.timeout(options.timeout_s):
                 return await self._follow(request, options, answer)
         except TimeoutError:
-            return answer.failed(f"TIMEOUT: no end within {options.timeout_s:g} s")
-        except (aiohttp.ClientError, OSError) as error:
-            return answer.failed(f"CONNECTION: {str(error) or type(error).__name__}")
-        except (SseError, ValueError, KeyError, TypeError) as error:
-            return answer.failed(f"PROTOCOL: {error}")
+            return answer.failed(Cause.TIMEOUT, f"no end within {options.timeout_s:g} s")
+        except OSError as error:
+            return answer.failed(Cause.CONNECTION, str(error) or type(error).__name__)
+        except (ValueError, KeyError, TypeError) as error:
+            return answer.failed(Cause.PROTOCOL, str(error))
 
-    async def _follow(
-        self, request: PlannedRequest, options: SendOptions, answer: SseAnswer
-    ) -> Result:
-        async with self._open_session().post(
-            self._url,
-            json=self._body(request, options),
-            headers={"x-request-id": request.request_id},
-        ) as response:
-            if response.status != 200:
-                message = _message(await response.text())
-                return Result(
-                    outcome=(
-                        Outcome.REJECTED if response.status in REJECTED_STATUSES else Outcome.FAILED
-                    ),
-                    error=f"HTTP {response.status}: {message}",
+    async def report_reading(self, request_id: str, tokens_read: int) -> bool:
+        """Tells how far the user is, where the target is ours. False: it did not take it."""
+        call = f"/v1/readahead/requests/{request_id}/reading"
+        try:
+            async with asyncio.timeout(READY_S_MAX):
+                status, _ = await self._exchange(
+                    "POST", call, {"tokens_read": tokens_read}, lambda *_: False
                 )
-            splitter = SseSplitter()
-            async for chunk in response.content.iter_any():
-                for data in splitter.feed(chunk):
-                    result = answer.take(data)
-                    if result is not None:
-                        return result
-        return answer.failed("CONNECTION: the stream ended before [DONE]")
+        except (OSError, ValueError):  # a time-out is an OSError
+            return False
+        return status == 204
 
-    def _body(self, request: PlannedRequest, options: SendOptions) -> dict[str, Any]:
+    async def _follow(self, request: Request, options: SendOptions, answer: SseAnswer) -> Result:
+        headers = {"x-request-id": request.request_id, "accept": "text/event-stream"}
+        while True:
+            asked = self._has_running_usage
+            body = self._body(request, options)
+            status, refusal = await self._exchange(
+                "POST", self._call, body, answer.feed, headers=headers
+            )
+            if status == 200:
+                return answer.result()
+            text = refusal.decode(errors="replace")
+            if asked and status in {400, 422} and RUNNING_USAGE in text:
+                self._has_running_usage = False
+                continue
+            is_rejected = status in REJECTED_STATUSES
+            return Result(
+                outcome=Outcome.REJECTED if is_rejected else Outcome.FAILED,
+                cause=Cause.SERVER,
+                error=f"HTTP {status}: {error_message(text)}",
+            )
+
+    def _body(self, request: Request, options: SendOptions) -> dict[str, Any]:
+        stream_options: dict[str, bool] = {"include_usage": True}
+        if self._has_running_usage:
+            stream_options[RUNNING_USAGE] = True
         body: dict[str, Any] = {
             "model": options.model,
             "max_tokens": request.output_tokens,
             "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream_options": stream_options,
         }
         if self._is_chat:
-            body["messages"] = [{"role": "user", "content": request.prompt}]
+            body["messages"] = request.messages
         else:
-            body["prompt"] = request.prompt
+            ids = request.token_ids
+            body["prompt"] = request.text if ids is None else ids
         if options.ignore_eos:
             body["ignore_eos"] = True
-        if options.pace_tok_s is not None:
-            body["readahead"] = {"pace_tok_s": options.pace_tok_s}
+        if self.is_ours:
+            if request.pace_tok_s is not None:
+                body["readahead"] = {"pace_tok_s": request.pace_tok_s}
+            if request.user:
+                body["user"] = request.user
         return body
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        assert self._session is not None, "use the sender as an async context manager"
-        return self._session
+    async def _exchange(
+        self,
+        method: str,
+        call: str,
+        body: Mapping[str, Any] | None,
+        on_body: OnBody,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes]:
+        content = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {self._path}{call} HTTP/1.1", f"host: {self._host_header}"]
+        if body is not None:
+            lines += ["content-type: application/json", f"content-length: {len(content)}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        head = "\r\n".join([*lines, "user-agent: readahead-load", "", ""]).encode()
+        return await self._opened().exchange(head + content, on_body)
 
-
-class SseAnswer:
-    """One streamed answer of OpenAI's, event by event."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._prompt_tokens: int | None = None
-        self._output_tokens: int | None = None
-
-    def take(self, data: str) -> Result | None:
-        """Takes one event's data; a result iff it was the last.
-
-        Raises:
-            ValueError, KeyError, TypeError: it is not of OpenAI's form.
-        """
-        if data == "[DONE]":
-            return Result(
-                outcome=Outcome.FINISHED,
-                prompt_tokens=self._prompt_tokens,
-                output_tokens=self._output_tokens,
-            )
-        event = json.loads(data)
-        if "error" in event:
-            return self.failed(f"STREAM: {_message(data)}")
-        if event.get("usage"):
-            self._prompt_tokens = int(event["usage"]["prompt_tokens"])
-            self._output_tokens = int(event["usage"]["completion_tokens"])
-        for choice in event["choices"]:
-            text = choice["delta"].get("content") if "delta" in choice else choice["text"]
-            if text:
-                self._timeline.mark(tokens=None, characters=len(text))
-        return None
-
-    def failed(self, error: str) -> Result:
-        """The request's end, when it is a bad one."""
-        return Result(
-            outcome=Outcome.FAILED,
-            prompt_tokens=self._prompt_tokens,
-            output_tokens=self._output_tokens,
-            error=error[:ERROR_CHARACTERS_MAX],
-        )
-
-
-def _message(body: str) -> str:
-    """The message in OpenAI's error object, or the body as it is."""
-    try:
-        return str(json.loads(body)["error"]["message"])[:ERROR_CHARACTERS_MAX]
-    except (ValueError, KeyError, TypeError):
-        return body[:ERROR_CHARACTERS_MAX]
+    def _opened(self) -> Connections:
+        """Made at the first use: reading the authority's file may fail, and that has a message."""
+        if self._connections is None:
+            tls = None
+            if self._is_tls:
+                try:
+                    tls = ssl.create_default_context(cafile=self._ca_file)
+                except OSError as error:
+                    raise OSError(f"the authority's file {self._ca_file}: {error}") from error
+            self._connections = Connections(self._host, self._port, tls=tls)
+        return self._connections

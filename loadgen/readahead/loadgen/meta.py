@@ -37,7 +37,9 @@ def describe(settings: Mapping[str, object]) -> dict[str, object]:
 def results(summary: Summary, *, records_lost: int) -> dict[str, object]:
     """What a description gains when the run is over."""
     fields = dataclasses.asdict(summary)
+    # A Counter does not survive asdict: it counts its own pairs.
     fields["outcomes"] = {str(outcome): count for outcome, count in summary.outcomes.items()}
+    fields["causes"] = {str(cause): count for cause, count in summary.causes.items()}
     return {
         "is_valid": not summary.invalid_because,
         "records_lost": records_lost,

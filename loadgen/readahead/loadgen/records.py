@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Self
+
+from readahead.workload.slo import SloClass
 
 QUEUE_RECORDS_MAX = 4096
 """Records that wait for the disk. At the limit a finished request waits to hand its record in:
@@ -21,10 +24,42 @@ class Outcome(StrEnum):
 
     FINISHED = "finished"
     CANCELLED = "cancelled"
-    """By us: the run was interrupted."""
+    """By us: its reader left, or the run was interrupted; the record's cause says which."""
     FAILED = "failed"
     REJECTED = "rejected"
     """Refused for want of room, before any work was done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """Where in the workload a request belongs."""
+
+    session_id: str
+    turn: int
+    """From 0 on."""
+    scenario: str
+    tenant: str
+    user: str
+    thinking_tokens: int = 0
+    """So many of the output tokens were planned as thinking, which nobody reads."""
+    slo: SloClass | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the request's reader did, as the generator simulated him while it ran."""
+
+    idle_s: float
+    """That he waited for text, by the end of the request."""
+    stalls: int
+    read_tokens: int
+    """That he had come to by then, thinking not counted."""
+    finished_s: float | None
+    """When he comes to the end of the answer; None: he does not."""
+    reports: int
+    """Of his progress, that the system was sent while it ran."""
+    is_pace_told: bool
+    """Whether the request said his pace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +80,13 @@ class Record:
     prompt_tokens: int
     output_tokens: int
     pace_tok_s: float | None
+    """How fast its user reads when he begins; None: nobody reads it, or nobody knows."""
     outcome: Outcome
     error: str | None
+    cause: str | None = None
+    """Why it did not finish, in a word: a `Cause`, or a `Leaving`."""
+    visit: Visit | None = None
+    reading: Reading | None = None
 
     @property
     def token_times_s(self) -> list[float]:
@@ -72,9 +112,41 @@ class Record:
             fields["token_counts_estimated"] = True
         if self.pace_tok_s is not None:
             fields["pace_tok_s"] = self.pace_tok_s
+        if self.cause is not None:
+            fields["cause"] = self.cause
         if self.error is not None:
             fields["error"] = self.error
+        if self.visit is not None:
+            fields |= _visit_fields(self.visit)
+        if self.reading is not None:
+            fields |= _reading_fields(self.reading)
         return json.dumps(fields, separators=(",", ":"))
+
+
+def _visit_fields(visit: Visit) -> dict[str, object]:
+    fields: dict[str, object] = {
+        name: getattr(visit, name) for name in ("session_id", "turn", "scenario", "tenant", "user")
+    }
+    if visit.thinking_tokens:
+        fields["thinking_tokens"] = visit.thinking_tokens
+    if visit.slo is not None:
+        promised = dataclasses.asdict(visit.slo)
+        fields["slo_class"] = {name: one for name, one in promised.items() if one is not None}
+    return fields
+
+
+def _reading_fields(reading: Reading) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "reader_idle_s": round(reading.idle_s, 6),
+        "reader_stalls": reading.stalls,
+        "reader_tokens": reading.read_tokens,
+        "reports_sent": reading.reports,
+    }
+    if reading.finished_s is not None:
+        fields["reader_finished_s"] = round(reading.finished_s, 6)
+    if not reading.is_pace_told:
+        fields["is_pace_told"] = False
+    return fields
 
 
 class RecordFile:

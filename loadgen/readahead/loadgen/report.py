@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from readahead.loadgen.live import LiveCounts
+from readahead.loadgen.live_view import milliseconds
 from readahead.loadgen.records import Outcome
-from readahead.loadgen.statistics import Quantiles, Summary, quantile
-
-
-def progress_line(counts: LiveCounts, now_s: float, *, requests: int) -> Text:
-    """The run so far, in one line."""
-    outcomes = counts.outcomes
-    parts = [
-        f"{now_s:6.1f} s",
-        f"sent {counts.sent}/{requests}",
-        f"running {counts.running}",
-        f"finished {outcomes[Outcome.FINISHED]}",
-        f"failed {outcomes[Outcome.FAILED]}",
-    ]
-    if outcomes[Outcome.REJECTED]:
-        parts.append(f"rejected {outcomes[Outcome.REJECTED]}")
-    if counts.dropped:
-        parts.append(f"dropped {counts.dropped}")
-    parts.append(f"{counts.tokens / max(now_s, 1e-9):,.0f} tok/s")
-    if counts.ttft_s:
-        ascending = sorted(counts.ttft_s)
-        p50, p99 = (_milliseconds(quantile(ascending, share)) for share in (0.5, 0.99))
-        parts.append(f"TTFT p50 {p50} p99 {p99} ms")
-    return Text(" · ".join(parts), no_wrap=True, overflow="ellipsis")
+from readahead.loadgen.report_runs import LoadRun
+from readahead.loadgen.statistics import Quantiles, Summary
+from readahead.loadgen.sweep import SweepPoint, is_bracketed, peak, sweep_capacity_req_s
+from readahead.ruler.describe import ruler_text
+from readahead.ruler.table import number_text
 
 
 def report(summary: Summary) -> RenderableType:
@@ -60,6 +44,65 @@ def report(summary: Summary) -> RenderableType:
     return Group(_latencies(summary), *lines)
 
 
+def score_report(run: LoadRun) -> RenderableType:
+    """What the run was worth to its readers, in a few lines."""
+    score = run.score.score
+    idle, attained = score.user_idle_censored_s, score.slo_attainment
+    cells = [
+        f"smooth goodput {number_text(score.smooth_goodput_tok_s)} tok/s "
+        f"(censored {number_text(score.smooth_goodput_censored_tok_s)})",
+        f"of {number_text(score.throughput_tok_s)} delivered",
+    ]
+    if idle is not None:
+        cells.append(f"idle p50 {number_text(idle.p50)} s, p99 {number_text(idle.p99)} s")
+    if attained is not None:
+        cells.append(f"promise kept {100 * attained:.1f} %")
+    label = "" if run.label == "run" else f"{run.label}: "
+    lines = [Text(f"readers     {label}{' · '.join(cells)}")]
+    if run.zero_load_ttft is not None:
+        base_s, slope = run.zero_load_ttft["base_s"], run.zero_load_ttft["per_token_s"]
+        lines.append(
+            Text(
+                f"zero load   TTFT {base_s:.4g} s + {slope:.3g} s per prompt token "
+                f"({run.zero_load_ttft['origin']})",
+                style="dim",
+            )
+        )
+    return Group(*lines)
+
+
+def ruler_report(run: LoadRun) -> RenderableType:
+    """What the scores depend on."""
+    return Text(ruler_text(run.score.ruler), style="dim")
+
+
+def sweep_report(points: Sequence[SweepPoint]) -> RenderableType:
+    """All rates of a sweep, the peak marked."""
+    best = peak(points)
+    table = Table(title="sweep", title_justify="left")
+    for name in ("req/s", "smooth goodput", "throughput", "promise", "TTFT p99, s", "valid"):
+        table.add_column(name, justify="right")
+    for point in points:
+        score = point.score.score
+        attained = score.slo_attainment
+        table.add_row(
+            f"{point.rate_req_s:g}" + (" (peak)" if point is best else ""),
+            number_text(score.smooth_goodput_censored_tok_s),
+            number_text(score.throughput_tok_s),
+            "-" if attained is None else f"{100 * attained:.1f} %",
+            number_text(score.ttft_s.p99 if score.ttft_s else None),
+            "yes" if point.is_valid else "no",
+            style="bold" if point is best else "",
+        )
+    lines = []
+    if best is not None and not is_bracketed(points):
+        lines.append(Text("the peak lies at the edge of the sweep: the true one may lie outside"))
+    highest = sweep_capacity_req_s(points)
+    said = "none" if highest is None else f"{highest:g} req/s"
+    lines.append(Text(f"promises are kept (90 %) up to: {said}"))
+    return Group(table, *lines)
+
+
 def _latencies(summary: Summary) -> Table:
     table = Table(title="latency, milliseconds", title_justify="left")
     table.add_column("")
@@ -81,10 +124,4 @@ def _cells(quantiles: Quantiles | None) -> list[str]:
     if quantiles is None:
         return ["-", "-", "-", "-", "0"]
     values = (quantiles.p50, quantiles.p90, quantiles.p99, quantiles.mean)
-    return [*map(_milliseconds, values), f"{quantiles.count:,}"]
-
-
-def _milliseconds(seconds: float) -> str:
-    """Four significant digits below a second; microseconds do not matter above."""
-    value = seconds * 1e3
-    return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+    return [*map(milliseconds, values), f"{quantiles.count:,}"]

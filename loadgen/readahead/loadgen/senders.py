@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
 from readahead.loadgen.records import Outcome
+from readahead.loadgen.request import Request
 from readahead.loadgen.timeline import Timeline
-from readahead.loadgen.workload import PlannedRequest
 
 
 class TargetError(Exception):
     """The target cannot be used; the message says why."""
+
+
+class Cause(StrEnum):
+    """Why a request did not come to its end. A reader's own causes are `Leaving`'s."""
+
+    CONNECTION = "connection"
+    """The target could not be reached, or the connection broke."""
+    TIMEOUT = "timeout"
+    PROTOCOL = "protocol"
+    """What came is not what the interface says."""
+    SERVER = "server"
+    """The server said that it failed, or refused."""
+    INTERRUPTED = "interrupted"
+    """The run was told to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +38,8 @@ class SendOptions:
     model: str
     """Empty: the server's only one."""
     timeout_s: float
-    pace_tok_s: float | None
     ignore_eos: bool
+    pace_tok_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +50,18 @@ class Result:
     prompt_tokens: int | None = None
     """As the server counted them; None: it did not say."""
     output_tokens: int | None = None
+    cause: str | None = None
+    """A `Cause`, or a `Leaving`; None: it finished."""
     error: str | None = None
 
 
 class Sender(Protocol):
     """A connection to the target."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the target is a Readahead router; known after `models`."""
+        ...
 
     async def __aenter__(self) -> Self: ...
 
@@ -58,11 +80,13 @@ class Sender(Protocol):
         """
         ...
 
-    async def send(
-        self, request: PlannedRequest, options: SendOptions, timeline: Timeline
-    ) -> Result:
+    async def send(self, request: Request, options: SendOptions, timeline: Timeline) -> Result:
         """Sends a request and follows its answer to the end, marking each frame on receipt.
 
-        A request that ends badly is a result, not an exception.
+        A request that ends badly is a result, not an exception. Cancelling ends it everywhere.
         """
+        ...
+
+    async def report_reading(self, request_id: str, tokens_read: int) -> bool:
+        """Tells how far the user is, where the target is ours. False: it did not take it."""
         ...

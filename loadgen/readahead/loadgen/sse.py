@@ -29,6 +29,12 @@ class SseSplitter:
         Raises:
             SseError: an event is too large, or is no UTF-8.
         """
+        if (
+            chunk.endswith(b"\n\n")
+            and chunk.startswith(b"data:")
+            and not (self._line or self._data or b"\r" in chunk)
+        ):
+            return self._whole_events(chunk)
         if self._is_after_cr and chunk:
             # CR LF is one line end, also where the cut is between the two.
             chunk = chunk.removeprefix(b"\n")
@@ -47,6 +53,27 @@ class SseSplitter:
                 events.append(event)
         self._check_size()
         return events
+
+    def _whole_events(self, chunk: bytes) -> list[str]:
+        """The usual case: nothing is cut, and each event is one line of data."""
+        self._is_start = self._is_after_cr = False
+        if len(chunk) > EVENT_BYTES_MAX:
+            raise SseError(f"an event is larger than {EVENT_BYTES_MAX} bytes")
+        try:
+            events = chunk[:-2].decode().split("\n\n")
+        except UnicodeDecodeError as error:
+            raise SseError("an event is not UTF-8") from error
+        found: list[str] = []
+        for event in events:
+            if event.startswith("data:") and "\n" not in event:
+                found.append(event[6:] if event.startswith("data: ") else event[5:])
+            else:
+                for line in event.split("\n"):
+                    self._take(line.encode())
+                data = self._take(b"")
+                if data is not None:
+                    found.append(data)
+        return found
 
     def _take(self, line: bytes) -> str | None:
         if self._is_start:

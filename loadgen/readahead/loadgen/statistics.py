@@ -6,9 +6,10 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from readahead.loadgen.records import Outcome, Record
+from readahead.loadgen.senders import Cause
 
 LATENESS_SHARE_MAX = 0.01
 """Of the mean gap between arrivals. Sends later than that are no longer the process they claim
@@ -50,11 +51,18 @@ class Summary:
     e2e_s: Quantiles | None
     """End, less the intended send time. Finished requests."""
     lateness_s: Quantiles | None
-    """Actual less intended send time."""
+    """Actual less intended send time of what arrives in the open loop: a session's first turn."""
     counts_estimated: int
     """Requests whose tokens per frame are estimates."""
     invalid_because: tuple[str, ...]
     """Why the run measures something other than it says. Empty: it does not."""
+    turn_lateness_s: Quantiles | None = None
+    """The same of later turns, which follow the answers before them."""
+    causes: dict[str, int] = field(default_factory=dict)
+    """Of the requests that did not finish, and of those that their readers left."""
+    target_lost_s: float | None = None
+    """When the target was gone for good: from then on each request that ended failed for want of
+    a connection. None: it was not."""
 
 
 def quantile(ascending: Sequence[float], share: float) -> float:
@@ -77,14 +85,15 @@ def quantiles(values: Sequence[float]) -> Quantiles | None:
 
 
 def summarise(
-    records: Sequence[Record], *, rate_req_s: float, dropped: int, is_interrupted: bool
+    records: Sequence[Record], *, rate_req_s: float | None, dropped: int, is_interrupted: bool
 ) -> Summary:
-    """The numbers of a run that was meant to have this rate."""
+    """The numbers of a run that was meant to have this rate of arrivals; None: a closed loop,
+    which has none to be late for."""
     begun = [record for record in records if record.frame_times_s]
     finished = [record for record in records if record.outcome is Outcome.FINISHED]
     span_s = max((record.ended_s for record in records), default=0.0)
     tokens = sum(sum(record.token_counts) for record in records)
-    lateness_s = quantiles([record.sent_s - record.arrival_s for record in records])
+    lateness_s = quantiles([r.sent_s - r.arrival_s for r in records if _turn(r) == 0])
     return Summary(
         span_s=span_s,
         outcomes=Counter(record.outcome for record in records),
@@ -104,7 +113,24 @@ def summarise(
                 lateness_s, rate_req_s=rate_req_s, dropped=dropped, is_interrupted=is_interrupted
             )
         ),
+        turn_lateness_s=quantiles([r.sent_s - r.arrival_s for r in records if _turn(r) > 0]),
+        causes=dict(Counter(record.cause for record in records if record.cause is not None)),
+        target_lost_s=_target_lost_s(records),
     )
+
+
+def _turn(record: Record) -> int:
+    return record.visit.turn if record.visit is not None else 0
+
+
+def _target_lost_s(records: Sequence[Record]) -> float | None:
+    """The first of the lost connections that the run ended with."""
+    lost_s = None
+    for record in sorted(records, key=lambda record: record.ended_s, reverse=True):
+        if record.cause != Cause.CONNECTION:
+            break
+        lost_s = record.ended_s
+    return lost_s
 
 
 def _tpot_s(record: Record) -> float | None:
@@ -117,10 +143,10 @@ def _gaps_s(record: Record) -> list[float]:
 
 
 def _invalid_because(
-    lateness_s: Quantiles | None, *, rate_req_s: float, dropped: int, is_interrupted: bool
+    lateness_s: Quantiles | None, *, rate_req_s: float | None, dropped: int, is_interrupted: bool
 ) -> list[str]:
     reasons = []
-    limit_s = LATENESS_SHARE_MAX / rate_req_s
+    limit_s = math.inf if rate_req_s is None else LATENESS_SHARE_MAX / rate_req_s
     if lateness_s is not None and lateness_s.p99 > limit_s:
         reasons.append(
             f"sends were late: p99 {lateness_s.p99 * 1e3:.2f} ms, above 1 % of the mean gap "

@@ -18,6 +18,11 @@ from readahead.ruler.table import number_text, sections, short_names
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
+STYLE = Path(__file__).with_name("page.css")
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""What a page may load: nothing. The browser holds it to that."""
+
 READING_RUNS_MAX = 8
 """Runs whose users are drawn; the page says how many it leaves out."""
 
@@ -29,20 +34,27 @@ def page(files: Sequence[FileScore]) -> str:
     title = f"Score of {names[0]}" if len(runs) == 1 else f"Scores of {len(runs)} runs"
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(title),
+        style=style(),
+        policy=POLICY,
         settings=escape(ruler_text(runs[0].ruler)),
         cards=_cards(runs, names),
         sweep=_sweep(runs),
         reading=_reading(runs, names),
         legend=_legend(names),
         choices=_choices(runs, names),
-        table=_table(files, runs, names),
+        table=metrics_table(files, runs, names),
         findings=_findings(files, runs, names),
     )
 
 
+def style() -> str:
+    """The style sheet of pages; plots take their colours of text and grid from it."""
+    return STYLE.read_text(encoding="utf-8")
+
+
 def _cards(runs: Sequence[RunScore], names: Sequence[str]) -> str:
     cards = []
-    for found, name, swatch in zip(runs, names, _swatches(len(runs)), strict=True):
+    for found, name, swatch in zip(runs, names, swatches(len(runs)), strict=True):
         score, form = found.score, found.ruler.form.value
         idle = score.user_idle_censored_s
         p50, p99 = (None, None) if idle is None else (idle.p50, idle.p99)
@@ -74,13 +86,17 @@ def _sweep(runs: Sequence[RunScore]) -> str:
         "<h2>Over the offered rate</h2>"
         '<p class="soft">Runs whose names differ in numbers only make a line. Capacity is the'
         " highest rate up to which 90 % of the requests keep their promise.</p>"
-        f'{_plot(plots.sweep_plot(groups))}<ul class="soft">{said}</ul>'
+        f'{framed(plots.sweep_plot(groups), is_wide=True)}<ul class="soft">{said}</ul>'
     )
 
 
 def _reading(runs: Sequence[RunScore], names: Sequence[str]) -> str:
     drawn = [
-        _plot(plots.reading_plot(found, f"{number} {name}"), name if len(runs) > 1 else "")
+        framed(
+            plots.reading_plot(found, f"{number} {name}"),
+            name if len(runs) > 1 else "",
+            is_wide=True,
+        )
         for number, (found, name) in enumerate(zip(runs, names, strict=True))
         if number < READING_RUNS_MAX and len(found.run.times_s)
     ]
@@ -91,7 +107,7 @@ def _reading(runs: Sequence[RunScore], names: Sequence[str]) -> str:
 
 def _choices(runs: Sequence[RunScore], names: Sequence[str]) -> str:
     pair = "".join(
-        _plot(draw(runs, names)) for draw in (plots.alpha_plot, plots.pace_plot, plots.idle_plot)
+        framed(draw(runs, names)) for draw in (plots.alpha_plot, plots.pace_plot, plots.idle_plot)
     )
     return (
         '<p class="soft">Solid: literal; dotted: censored, where a user who was left hanging'
@@ -103,12 +119,15 @@ def _choices(runs: Sequence[RunScore], names: Sequence[str]) -> str:
 def _legend(names: Sequence[str]) -> str:
     if len(names) == 1:
         return ""
-    swatches = _swatches(len(names))
-    items = (f"<span>{s}{escape(name)}</span>" for s, name in zip(swatches, names, strict=True))
+    squares = swatches(len(names))
+    items = (f"<span>{s}{escape(name)}</span>" for s, name in zip(squares, names, strict=True))
     return f'<div class="legend">{"".join(items)}</div>'
 
 
-def _table(files: Sequence[FileScore], runs: Sequence[RunScore], names: Sequence[str]) -> str:
+def metrics_table(
+    files: Sequence[FileScore], runs: Sequence[RunScore], names: Sequence[str]
+) -> str:
+    """All metrics: a row for each, and a column for each run."""
     bodies = []
     for section in sections(files, runs):
         rows = (
@@ -149,12 +168,13 @@ def _list(title: str, lines: Iterable[str]) -> str:
     return f"<h2>{title}</h2><ul>{items}</ul>" if items else ""
 
 
-def _plot(svg: str, name: str = "") -> str:
+def framed(svg: str, name: str = "", *, is_wide: bool = False) -> str:
+    """A plot in its frame; a wide one can be pushed aside on a narrow screen."""
     head = f'<p class="name">{escape(name)}</p>' if name else ""
-    return f'<div class="plot">{head}{svg}</div>'
+    return f'<div class="plot{" roomy" * is_wide}">{head}{svg}</div>'
 
 
-def _swatches(count: int) -> list[str]:
+def swatches(count: int) -> list[str]:
     """A square of each run's colour, as the plots have them."""
     with mpl.rc_context(fname=plots.STYLE):
         colours = mpl.rcParams["axes.prop_cycle"].by_key()["color"]

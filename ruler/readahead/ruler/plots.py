@@ -37,24 +37,24 @@ STALL_S_MIN, STALLS_MAX = 1e-3, 500
 def reading_plot(found: RunScore, name: str) -> str:
     """What three users got and read: the one who idled least, the median one, and the most."""
     chosen = _chosen(found)
-    with _figure(width=9.6, height=2.9, columns=max(1, len(chosen))) as (figure, axes):
+    with canvas(width=9.6, height=2.9, columns=max(1, len(chosen))) as (figure, axes):
         for one, (title, index) in zip(axes, chosen, strict=False):
             _draw_reader(one, found, index, title)
         axes[0].set_ylabel("tokens")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
-        return _svg(figure, f"reading {name}")
+        return to_svg(figure, f"reading {name}")
 
 
 def idle_plot(runs: Sequence[RunScore], names: Sequence[str]) -> str:
     """The share of users who idled longer than each time."""
-    with _figure(width=3.7, height=3.3) as (figure, axes):
+    with canvas(width=3.7, height=3.3) as (figure, axes):
         ax = axes[0]
         for found, name in zip(runs, names, strict=True):
             ordered = np.sort(found.each.idle_censored_s)
             share = 1 - np.arange(1, len(ordered) + 1) / len(ordered)
             x, y = np.concatenate([[0.0], ordered]), np.concatenate([[1.0], share])
-            kept = _thinned(len(x))
+            kept = thinned(len(x))
             ax.step(x[kept], 100 * y[kept], where="post", label=name)
         ax.set_xscale("symlog", linthresh=1.0)
         ax.set_xlim(left=0)
@@ -66,12 +66,12 @@ def idle_plot(runs: Sequence[RunScore], names: Sequence[str]) -> str:
         ax.set_xlabel("idle time, s (censored)")
         ax.set_ylabel("users, %")
         ax.set_title("Users who idled longer")
-        return _svg(figure, "idle")
+        return to_svg(figure, "idle")
 
 
 def alpha_plot(runs: Sequence[RunScore], names: Sequence[str]) -> str:
     """Smooth goodput against the weight of idle time."""
-    with _figure(width=3.7, height=3.3) as (figure, axes):
+    with canvas(width=3.7, height=3.3) as (figure, axes):
         ax = axes[0]
         for number, (found, name) in enumerate(zip(runs, names, strict=True)):
             for is_censored, line in ((False, "-"), (True, (0, (2, 2)))):
@@ -83,14 +83,14 @@ def alpha_plot(runs: Sequence[RunScore], names: Sequence[str]) -> str:
         ax.axvline(runs[0].ruler.alpha, color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
         ax.set_xlabel("weight of idle time, alpha")
         ax.set_ylabel("tok/s")
-        _bound_below(ax)
+        bound_below(ax)
         ax.set_title("Smooth goodput against alpha")
-        return _svg(figure, "alpha")
+        return to_svg(figure, "alpha")
 
 
 def pace_plot(runs: Sequence[RunScore], names: Sequence[str]) -> str:
     """Smooth goodput if everybody read at one pace, against that pace."""
-    with _figure(width=3.7, height=3.3) as (figure, axes):
+    with canvas(width=3.7, height=3.3) as (figure, axes):
         ax = axes[0]
         for found, name in zip(runs, names, strict=True):
             values = [_at_pace(found, float(pace)) for pace in PACES_TOK_S]
@@ -101,9 +101,9 @@ def pace_plot(runs: Sequence[RunScore], names: Sequence[str]) -> str:
         ax.minorticks_off()
         ax.set_xlabel("pace of all users, tok/s")
         ax.set_ylabel("tok/s")
-        _bound_below(ax)
+        bound_below(ax)
         ax.set_title("Smooth goodput against pace")
-        return _svg(figure, "pace")
+        return to_svg(figure, "pace")
 
 
 def sweep_plot(groups: dict[str, list[RunScore]]) -> str:
@@ -113,7 +113,7 @@ def sweep_plot(groups: dict[str, list[RunScore]]) -> str:
         ("goodput_tok_s", "goodput, tok/s", 1.0),
         ("slo_attainment", "SLO attainment, %", 100.0),
     )
-    with _figure(width=9.6, height=3.2, columns=len(panels)) as (figure, axes):
+    with canvas(width=9.6, height=3.2, columns=len(panels)) as (figure, axes):
         for ax, (name, label, scale) in zip(axes, panels, strict=True):
             for group, found in groups.items():
                 rates = [one.run.offered_req_s() or np.nan for one in found]
@@ -122,12 +122,12 @@ def sweep_plot(groups: dict[str, list[RunScore]]) -> str:
             ax.set_xlabel("offered, req/s")
             ax.set_title(label)
             ax.set_xlim(left=0)
-            _bound_below(ax)
+            bound_below(ax)
         axes[2].set_ylim(0, 103)
         if len(groups) > 1:
             handles, labels = axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=3)
-        return _svg(figure, "sweep")
+        return to_svg(figure, "sweep")
 
 
 def _chosen(found: RunScore) -> list[tuple[str, int]]:
@@ -150,12 +150,12 @@ def _draw_reader(ax: Axes, found: RunScore, index: int, title: str) -> None:
     due_s = start_s + count / curve.pace_tok_s
     waited_s = np.maximum.accumulate(np.maximum(0.0, times_s - due_s))
     read_s = due_s + waited_s
-    kept = _thinned(len(times_s))
+    kept = thinned(len(times_s))
     ax.step(times_s[kept], count[kept], where="post", color="C0", label="delivered")
     # During a stall the reader stands still: a point of the token before, at its end.
     late = np.flatnonzero(np.diff(waited_s) > STALL_S_MIN) + 1
     steps_s, steps = np.insert(read_s, late, read_s[late]), np.insert(count, late, count[late - 1])
-    shown = _thinned(len(steps))
+    shown = thinned(len(steps))
     ax.plot(steps_s[shown], steps[shown], color="C2", label="read")
     ax.plot(due_s[kept], count[kept], color=INK, alpha=0.5, linewidth=1.0, linestyle=(0, (4, 3)),
             label="read without a wait")  # fmt: skip
@@ -180,7 +180,7 @@ def _stalls_s(due_s: Floats, waited_s: Floats) -> Iterator[tuple[float, float]]:
         yield max(0.0, end_s - steps_s[place]), end_s
 
 
-def _bound_below(ax: Axes) -> None:
+def bound_below(ax: Axes) -> None:
     """Shows zero, and of what is deep below it no more than of what is above."""
     low, high = ax.get_ylim()
     if high > 0:
@@ -211,14 +211,16 @@ def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _thinned(points: int) -> Integers:
+def thinned(points: int) -> Integers:
+    """Places of as many of these points as can be seen."""
     return np.unique(np.linspace(0, points - 1, min(points, POINTS_MAX)).astype(int))
 
 
 @contextmanager
-def _figure(
+def canvas(
     *, width: float, height: float, columns: int = 1
 ) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """A figure of some panels side by side, inches, in the style of the ruler."""
     colours: dict[Any, Any] = dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
     )
@@ -229,7 +231,7 @@ def _figure(
         yield figure, list(axes)
 
 
-def _svg(figure: Figure, salt: str) -> str:
+def to_svg(figure: Figure, salt: str) -> str:
     """The figure as an element of a page. The salt keeps ids of several figures apart."""
     written = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
