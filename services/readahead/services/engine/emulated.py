@@ -16,10 +16,13 @@ import structlog
 from readahead.core.cluster import Role, WorkerLoad
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.latency.iteration import iteration_s
+from readahead.core.planning.batch import Batch
+from readahead.core.planning.policies.vllm_chunked import VllmChunked
+from readahead.core.planning.policy import EngineLimits
+from readahead.core.planning.sequence import Sequence
 from readahead.core.request import FinishReason, Leg
 from readahead.runtime.clock import monotonic_s
 from readahead.services.config import EngineConfig, KvConfig
-from readahead.services.engine.emulated_batch import Batch, Sequence
 from readahead.services.engine.emulated_leg import EmulatedLeg, failed
 from readahead.services.engine.emulated_link import (
     BLOCK_WIRE_BYTES,
@@ -54,10 +57,14 @@ class EmulatedEngine:
         self._kv = kv or KvConfig()
         self._role = role
         self._batch = Batch(
-            kv_blocks=profile.kv_blocks,
-            block_tokens=profile.block_tokens,
-            requests_max=profile.requests_max,
-            batch_tokens_max=profile.batch_tokens_max,
+            limits=EngineLimits(
+                kv_blocks=profile.kv_blocks,
+                block_tokens=profile.block_tokens,
+                requests_max=profile.requests_max,
+                batch_tokens_max=profile.batch_tokens_max,
+                latency=profile.latency,
+            ),
+            policy=VllmChunked(batch_tokens=profile.batch_tokens_max),
         )
         self._handovers = Handovers(
             lease_s=float(self._kv.lease_s), now=monotonic_s, give=self._give
@@ -165,17 +172,21 @@ class EmulatedEngine:
             )
         if request.leg is Leg.PREFILL and self._role is not Role.PREFILL:
             raise ReadaheadError(Reason.UNSUPPORTED, "a decode worker makes no handovers")
-        state = checksum(request.prompt_token_ids)
+        state, now = checksum(request.prompt_token_ids), monotonic_s()
         leg = EmulatedLeg(
             request=request,
             sequence=Sequence(
+                request_id=request.key[0],
+                attempt=request.key[1],
                 prompt_tokens=prompt_tokens,
                 output_tokens_max=min(request.sampling.max_tokens, room),
+                arrived_at=now,
                 is_pulled=request.leg is Leg.DECODE,
+                is_prefill_only=request.leg is Leg.PREFILL,
             ),
             state=state,
             stop=StopMatcher(request.sampling.stop),
-            submitted_at=monotonic_s(),
+            submitted_at=now,
             handover=_handover(request, prompt_checksum=state),
         )
         self._legs[leg.sequence] = leg
@@ -194,7 +205,7 @@ class EmulatedEngine:
         deadline = monotonic_s()
         while True:
             self._handovers.expire()
-            plan = self._batch.plan()
+            plan = self._batch.plan(monotonic_s())
             for sequence in plan.pulls:
                 pulls.create_task(self._pull(self._legs[sequence]))
             if not plan.entries:

@@ -8,8 +8,8 @@ import zlib
 from dataclasses import dataclass, field
 
 from readahead.core.errors import Reason
+from readahead.core.planning.sequence import Sequence
 from readahead.core.request import FinishReason
-from readahead.services.engine.emulated_batch import Sequence
 from readahead.services.engine.emulated_link import Handover
 from readahead.services.engine.emulated_text import StopMatcher, next_token, token_text
 from readahead.services.engine.engine import LegEnd, LegOutput, LegRequest
