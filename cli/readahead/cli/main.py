@@ -9,10 +9,13 @@ from typing import Annotated
 
 import typer
 
+from readahead.cli.calibrate import calibrate
 from readahead.cli.chat import chat
+from readahead.cli.compare import compare
 from readahead.cli.configuration import USAGE_EXIT, Component
 from readahead.cli.load import load
 from readahead.cli.score import score
+from readahead.cli.simulate import simulate
 from readahead.cli.tricks import tricks
 
 app = typer.Typer(
@@ -118,9 +121,12 @@ def worker(
     serve.worker(config, [*overrides, *(set_ or [])])
 
 
+app.command()(calibrate)
 app.command()(chat)
+app.command()(compare)
 app.command()(load)
 app.command()(score)
+app.command()(simulate)
 app.command()(tricks)
 
 

@@ -22,6 +22,22 @@ class IterationWork:
     draft_steps: int = 0
     """Length of the longest draft."""
 
+    def with_chunk(self, tokens: int, *, before_tokens: int = 0) -> IterationWork:
+        """The same with one more prompt chunk, of a prompt that is computed up to `before_tokens`.
+
+        A chunk of no tokens is none.
+        """
+        if tokens == 0:
+            return self
+        pairs = tokens * before_tokens + tokens * (tokens + 1) // 2
+        return IterationWork(
+            tokens=self.tokens + tokens,
+            requests=self.requests + 1,
+            past_tokens=self.past_tokens,
+            prefill_pairs=self.prefill_pairs + pairs,
+            draft_steps=self.draft_steps,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyPlane:
@@ -39,12 +55,12 @@ class LatencyPlane:
             require(name, getattr(self, name), least=0)
         require("base_s", self.base_s, least=0)
 
-    def seconds(self, work: IterationWork) -> float:
-        """The bound for this work."""
+    def seconds(self, work: IterationWork, *, past_weight: float = 1.0) -> float:
+        """The bound for this work, each past token counted `past_weight` times."""
         return (
             self.token_s * work.tokens
             + self.request_s * work.requests
-            + self.past_token_s * work.past_tokens
+            + self.past_token_s * past_weight * work.past_tokens
             + self.prefill_pair_s * work.prefill_pairs
             + self.draft_step_s * work.draft_steps
             + self.base_s
@@ -60,29 +76,50 @@ class LatencyModel:
     planes: tuple[LatencyPlane, ...]
     time_scale: float = 1.0
     """Multiplies every time; 0.1 runs ten times faster than the device."""
+    mixing: float = 1.0
+    """How many times dearer a past token is to read in a batch that also holds a prompt chunk."""
+    host_base_s: float = 0.0
+    """Host time of every iteration that the device waits for, over what the planes hold."""
+    host_request_s: float = 0.0
+    """The same for each request of the batch: sampling, detokenising, scheduling."""
 
     def __post_init__(self) -> None:
         if not self.planes:
             raise ValueError("planes must not be empty")
         require("time_scale", self.time_scale, least=1e-9)
+        require("mixing", self.mixing, least=1)
+        require("host_base_s", self.host_base_s, least=0)
+        require("host_request_s", self.host_request_s, least=0)
+
+    def past_weight(self, work: IterationWork) -> float:
+        """By what this work's past tokens count: `mixing` beside a prompt chunk, else 1."""
+        return self.mixing if work.prefill_pairs else 1.0
+
+    def host_s(self, work: IterationWork) -> float:
+        """The host's part of an iteration, before the time scale."""
+        return self.host_base_s + self.host_request_s * work.requests
 
 
 def iteration_s(work: IterationWork, *, model: LatencyModel) -> float:
     """Seconds that one iteration of this work takes.
 
-    t = time_scale · max over planes (token_s·tokens + request_s·requests +
-    past_token_s·past_tokens + prefill_pair_s·prefill_pairs + draft_step_s·draft_steps + base_s)
+    t = time_scale · (host_base_s + host_request_s·requests + max over planes (token_s·tokens +
+    request_s·requests + past_token_s·m·past_tokens + prefill_pair_s·prefill_pairs +
+    draft_step_s·draft_steps + base_s)), where m is `mixing` beside a prompt chunk, else 1.
 
     An iteration without tokens does not happen and takes no time. More of anything never takes
     less time.
 
     Ref: [SLOs-Serve] performance model, a maximum of linear planes; its authors' later code adds
          the terms per request and per past token.
-    Differs: a term for the pairs of prompt attention, which is quadratic in the prompt's length.
+    Differs: a term for the pairs of prompt attention, which is quadratic in the prompt's length;
+         a host's part, which kernels do not contain; decode KV that is dearer in a mixed batch.
     """
     if work.tokens == 0:
         return 0.0
-    return model.time_scale * max(plane.seconds(work) for plane in model.planes)
+    weight = model.past_weight(work)
+    device_s = max(plane.seconds(work, past_weight=weight) for plane in model.planes)
+    return model.time_scale * (model.host_s(work) + device_s)
 
 
 LLAMA_3_1_8B_A100_80G = LatencyModel(
