@@ -16,9 +16,9 @@ from matplotlib.image import imread
 
 from readahead.core.reading.score import Ruler
 from readahead.loadgen.html_report import LoadReport, write_page
-from readahead.loadgen.load_promises import parse_zero_load_ttft, promises
 from readahead.loadgen.report_runs import read_run
 from readahead.loadgen.sweep import SweepPoint
+from readahead.ruler.promises import parse_zero_load_ttft
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BROWSER_S_MAX = 120.0
@@ -38,11 +38,11 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with a sweep in it, which has every kind of plot."""
     folder = tmp_path_factory.mktemp("report")
-    promise_of = promises(parse_zero_load_ttft("0.05"))
+    zero_load = parse_zero_load_ttft("0.05")
     runs, points = [], []
     for number, slowness in enumerate((1.0, 1.2, 4.0), start=1):
         path = SampleRun(rate_req_s=number, slowness=slowness).write(folder / f"{number}.jsonl")
-        runs.append(read_run(path, Ruler(), label=f"{number} req/s", promise_of=promise_of))
+        runs.append(read_run(path, Ruler(), label=f"{number} req/s", zero_load_ttft=zero_load))
         points.append(SweepPoint(rate_req_s=number, score=runs[-1].score, is_valid=True))
     page = folder / "report.html"
     write_page(page, LoadReport(runs=runs, points=points))

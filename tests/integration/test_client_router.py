@@ -21,11 +21,12 @@ from readahead.client import (
     NotFoundError,
 )
 from readahead.core.cluster import Role
-from readahead.loadgen.lengths import FixedLength
 from readahead.loadgen.load import ExitStatus, LoadSettings, Screens, load
+from readahead.loadgen.load_plain import PlainSpec
 from readahead.loadgen.senders import SendOptions
 from readahead.loadgen.session_run import RunLimits
-from readahead.loadgen.workload import WorkloadSpec
+from readahead.workload.arrivals import PoissonArrivals
+from readahead.workload.lengths import FixedLength
 
 LONG = list(range(1, 65))
 """Long enough for a remote prefill."""
@@ -101,9 +102,9 @@ async def test_load_through_each_door(running: Cluster, tmp_path: Path, door: st
     settings = LoadSettings(
         target=target,
         is_chat=door == "chat",
-        workload=WorkloadSpec(
+        workload=PlainSpec(
             seed=3,
-            rate_req_s=20,
+            arrivals=PoissonArrivals(rate_req_s=20),
             requests=10,
             duration_s=None,
             prompt_lengths=FixedLength(tokens=20),

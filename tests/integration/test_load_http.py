@@ -14,18 +14,19 @@ import pytest
 from fake_inference import FakeOpenAi, HttpReply, free_port, serving_http, sse
 from rich.console import Console
 
-from readahead.loadgen.lengths import FixedLength
 from readahead.loadgen.load import ExitStatus, LoadSettings, Screens, load
+from readahead.loadgen.load_plain import PlainSpec
 from readahead.loadgen.senders import SendOptions
 from readahead.loadgen.session_run import RunLimits
-from readahead.loadgen.workload import WorkloadSpec
+from readahead.workload.arrivals import PoissonArrivals
+from readahead.workload.lengths import FixedLength
 
 
 def settings_for(target: str, *, records: Path | None = None, **workload: Any) -> LoadSettings:
     """Ten requests at a rate so low that a loaded machine still sends them in time."""
-    spec = WorkloadSpec(
+    spec = PlainSpec(
         seed=1,
-        rate_req_s=workload.get("rate_req_s", 20.0),
+        arrivals=PoissonArrivals(rate_req_s=workload.get("rate_req_s", 20.0)),
         requests=workload.get("requests", 10),
         duration_s=None,
         prompt_lengths=FixedLength(tokens=5),

@@ -59,6 +59,10 @@ def requests(draw: st.DrawFn) -> dict[str, object]:
         fields["ended_s"] = (times_s[-1] if times_s else arrival_s) + draw(st.floats(0.0, 30.0))
     if draw(st.booleans()):
         fields["pace_tok_s"] = draw(st.floats(0.5, 30.0))
+    if draw(st.booleans()):
+        fields["thinking_tokens"] = draw(st.integers(0, 45))
+    if draw(st.integers(0, 3)) == 0:
+        fields["has_reader"] = False
     slo = draw(st.none() | slos)
     if slo is not None:
         fields["slo"] = dataclasses.asdict(slo)

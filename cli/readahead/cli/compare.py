@@ -102,6 +102,7 @@ def compare(  # one parameter per flag: typer reads them from here
     from readahead.cli.load_build import load_settings, parse_slo
     from readahead.core.reading.score import Ruler
     from readahead.loadgen.compare_run import CompareSettings, compare_records, compare_targets
+    from readahead.loadgen.event_loop import loop_factory
     from readahead.loadgen.load_settings import Outputs, Screens
 
     if bool(targets) == bool(records):
@@ -121,7 +122,8 @@ def compare(  # one parameter per flag: typer reads them from here
     first, *_ = named.values()
     settings = load_settings(first, what, how, outputs=Outputs(html_path=html))
     comparison = CompareSettings(load=settings, targets=named, blocks=blocks, records_folder=out)
-    raise typer.Exit(asyncio.run(compare_targets(comparison, screens)))
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        raise typer.Exit(runner.run(compare_targets(comparison, screens)))
 
 
 def _named(targets: list[str]) -> dict[str, str]:

@@ -122,6 +122,7 @@ def load(  # one parameter per flag: typer reads them from here
     from rich.console import Console
 
     from readahead.cli.load_build import load_settings
+    from readahead.loadgen.event_loop import loop_factory
     from readahead.loadgen.load import load as run_load
     from readahead.loadgen.load_settings import Screens
     from readahead.loadgen.sweep import parse_rates
@@ -134,7 +135,8 @@ def load(  # one parameter per flag: typer reads them from here
         target, what, how, records_path=jsonl, rates_req_s=tuple(rates), outputs=outputs
     )
     screens = Screens(out=Console(), err=Console(stderr=True))
-    raise typer.Exit(asyncio.run(run_load(settings, screens)))
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        raise typer.Exit(runner.run(run_load(settings, screens)))
 
 
 def _outputs(given: OutputArguments) -> Outputs:

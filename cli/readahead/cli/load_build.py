@@ -15,17 +15,17 @@ from readahead.cli.load_options import (
 )
 from readahead.cli.score import parse_slo
 from readahead.core.reading.score import Ruler
-from readahead.loadgen.lengths import parse_lengths
-from readahead.loadgen.load_offer import ArrivalSpec, OfferSpec, at_rate, with_seed
-from readahead.loadgen.load_promises import parse_zero_load_ttft
+from readahead.loadgen.load_offer import OfferSpec, at_rate, with_seed
+from readahead.loadgen.load_plain import PlainSpec
 from readahead.loadgen.load_settings import LoadSettings, Outputs
 from readahead.loadgen.load_target import check_target
 from readahead.loadgen.senders import SendOptions
 from readahead.loadgen.session_run import RunLimits
-from readahead.loadgen.workload import WorkloadSpec as PlainSpec
-from readahead.workload.arrivals import ClosedLoop
+from readahead.ruler.promises import parse_zero_load_ttft
+from readahead.workload.arrivals import ClosedLoop, PoissonArrivals
 from readahead.workload.arrivals_kinds import Generated, parse_arrivals
 from readahead.workload.arrivals_trace import TraceArrivals
+from readahead.workload.lengths import parse_lengths
 from readahead.workload.spec import Limits, Part, read_workload_spec
 from readahead.workload.spec import WorkloadSpec as SessionSpec
 from readahead.workload.traces.formats import TraceFormat, read_trace
@@ -76,7 +76,7 @@ def load_settings(
         limits=RunLimits(requests_max=how.concurrency_max),
         model_path=how.model_path,
         records_path=records_path,
-        description=_description(target, what, how, workload),
+        description=_description(target, what, how, workload, rates_req_s),
         ca_path=how.ca,
         rates_req_s=rates_req_s,
         zero_load_ttft=zero_load,
@@ -107,7 +107,7 @@ def workload_of(what: WorkloadArguments) -> OfferSpec:
         )
         return SessionSpec(
             mix=(part,),
-            arrivals=arrivals or parse_arrivals(f"poisson:rate={_rate_req_s(what)}"),
+            arrivals=arrivals or PoissonArrivals(rate_req_s=_rate_req_s(what)),
             seed=what.seed or 0,
             limits=limits,
         )
@@ -115,15 +115,14 @@ def workload_of(what: WorkloadArguments) -> OfferSpec:
         own = {} if what.length_scale is None else {"length_scale": what.length_scale}
         part = Part(scenario="trace", parameters=dict(own))
         return SessionSpec(mix=(part,), arrivals=arrivals, seed=what.seed or 0, limits=limits)
-    plain = PlainSpec(
+    return PlainSpec(
         seed=what.seed or 0,
-        rate_req_s=_rate_req_s(what),
+        arrivals=arrivals or PoissonArrivals(rate_req_s=_rate_req_s(what)),
         requests=limits.sessions,
         duration_s=what.duration_s,
         prompt_lengths=parse_lengths(what.prompt_tokens or DEFAULT_PROMPT_TOKENS),
         output_lengths=parse_lengths(what.output_tokens or DEFAULT_OUTPUT_TOKENS),
     )
-    return plain if arrivals is None else ArrivalSpec(plain=plain, arrivals=arrivals)
 
 
 def _check_together(what: WorkloadArguments) -> None:
@@ -210,7 +209,11 @@ def _rate_req_s(what: WorkloadArguments) -> float:
 
 
 def _description(
-    target: str, what: WorkloadArguments, how: TargetArguments, workload: OfferSpec
+    target: str,
+    what: WorkloadArguments,
+    how: TargetArguments,
+    workload: OfferSpec,
+    rates_req_s: tuple[float, ...],
 ) -> dict[str, object]:
     """The settings for the records' description, in JSON's types and with their units."""
     given: dict[str, object] = {
@@ -227,7 +230,7 @@ def _description(
         "timeout_s": how.timeout_s,
         "concurrency_max": how.concurrency_max,
         "ignore_eos": how.ignore_eos,
-        "workload_summary": summary_of(what, workload),
+        "workload_summary": summary_of(what, workload, rates_req_s),
     }
     if isinstance(workload, SessionSpec):
         del given["prompt_tokens"], given["output_tokens"]
@@ -238,19 +241,20 @@ def _description(
             "trace": str(what.trace) if what.trace else None,
             "time_scale": what.time_scale,
         }
-    if not isinstance(workload, PlainSpec):
-        given["arrivals"] = what.arrivals or str(getattr(workload.arrivals, "kind", "of each part"))
-        given["closed_loop_users"] = what.closed_loop
+    given["arrivals"] = what.arrivals or str(getattr(workload.arrivals, "kind", "of each part"))
+    given["closed_loop_users"] = what.closed_loop
     return given
 
 
-def summary_of(what: WorkloadArguments, workload: OfferSpec) -> str:
-    """The workload in a line."""
+def summary_of(
+    what: WorkloadArguments, workload: OfferSpec, rates_req_s: tuple[float, ...] = ()
+) -> str:
+    """The workload in a line; `rates_req_s` are a sweep's."""
     rate = _stated_rate_req_s(workload)
     at = "" if rate is None else f", {rate:g} req/s"
-    if isinstance(workload, PlainSpec):
-        kind = "Poisson"
-    elif isinstance(workload.arrivals, ClosedLoop):
+    if rates_req_s:
+        at = f", {min(rates_req_s):g} to {max(rates_req_s):g} req/s"
+    if isinstance(workload.arrivals, ClosedLoop):
         kind = f"closed loop of {workload.arrivals.concurrency} users (not an open load)"
     else:
         kind = what.arrivals.partition(":")[0] or str(getattr(workload.arrivals, "kind", "own"))
@@ -264,12 +268,10 @@ def summary_of(what: WorkloadArguments, workload: OfferSpec) -> str:
 
 
 def _stated_rate_req_s(workload: OfferSpec) -> float | None:
-    if isinstance(workload, PlainSpec):
-        return workload.rate_req_s
     return getattr(workload.arrivals, "rate_req_s", None)
 
 
 def _limit(workload: OfferSpec) -> int | None:
     if isinstance(workload, SessionSpec):
         return workload.limits.sessions
-    return workload.requests if isinstance(workload, PlainSpec) else workload.plain.requests
+    return workload.requests

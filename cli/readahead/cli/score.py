@@ -37,10 +37,11 @@ class ScoreArguments:
 
     alpha: float
     form: Form
-    pace: float
+    pace: float | None
     offset_s: float
     origin: Origin
     slo: str
+    zero_load_ttft: str
     observed_until: float | None
     percentiles: tuple[float, ...]
     format: LogFormat | None
@@ -52,7 +53,13 @@ FormOption = Annotated[
     Form,
     typer.Option(help="What idle time l costs at pace v; F2 (seconds) is always shown beside it."),
 ]
-Pace = Annotated[float, typer.Option(help="Tokens/s that users read, where the log does not say.")]
+Pace = Annotated[
+    float | None,
+    typer.Option(
+        help="Tokens/s that users read, where the log does not say, or says it of users whose pace"
+        f" the system was not told. Default: the log's, else {DEFAULT_PACE_TOK_S:g}."
+    ),
+]
 OffsetS = Annotated[float, typer.Option(help="Seconds that users wait before they start to read.")]
 OriginOption = Annotated[Origin, typer.Option(help="From when due times count.")]
 SloOption = Annotated[
@@ -61,6 +68,14 @@ SloOption = Annotated[
         metavar="BOUNDS",
         help="ttft=1,tbt=0.2 or ttft=1,tpot=0.2 or e2e=10, in seconds, where the log does not say."
         " Default: the reading curve itself.",
+    ),
+]
+ZeroLoad = Annotated[
+    str,
+    typer.Option(
+        metavar="LINE",
+        help='TTFT of the idle system, as "0.02+0.0001*tokens"; what SLO classes promise is a'
+        " multiple of it. Default: as the log says.",
     ),
 ]
 ObservedUntil = Annotated[
@@ -81,10 +96,11 @@ def score(  # one parameter per flag: typer reads them from here
     *,
     alpha: Alpha = DEFAULT_ALPHA,
     form: FormOption = Form.F1,
-    pace: Pace = DEFAULT_PACE_TOK_S,
+    pace: Pace = None,
     offset_s: OffsetS = 0.0,
     origin: OriginOption = Origin.COMMIT,
     slo: SloOption = "",
+    zero_load_ttft: ZeroLoad = "",
     observed_until: ObservedUntil = None,
     percentile: Percentiles = None,
     log_format: FormatOption = None,
@@ -104,6 +120,7 @@ def score(  # one parameter per flag: typer reads them from here
         offset_s=offset_s,
         origin=origin,
         slo=slo,
+        zero_load_ttft=zero_load_ttft,
         observed_until=observed_until,
         percentiles=tuple(percentile or ()),
         format=log_format,
@@ -153,6 +170,7 @@ def _assessment(arguments: ScoreArguments) -> Assessment:
     from readahead.core.reading.score import Ruler
     from readahead.ruler.assess import Assessment
     from readahead.ruler.formats.detect import Format
+    from readahead.ruler.promises import parse_zero_load_ttft
 
     if not 0 <= arguments.offset_s < math.inf:
         raise typer.BadParameter(f"--offset-s must be >= 0, got {arguments.offset_s}")
@@ -163,11 +181,13 @@ def _assessment(arguments: ScoreArguments) -> Assessment:
         ruler = Ruler(
             form=arguments.form,
             alpha=arguments.alpha,
-            pace_tok_s=arguments.pace,
+            pace_tok_s=DEFAULT_PACE_TOK_S if arguments.pace is None else arguments.pace,
             offset_s=arguments.offset_s,
             origin=arguments.origin,
             slo=parse_slo(arguments.slo),
         )
+        line = arguments.zero_load_ttft
+        zero_load = parse_zero_load_ttft(line) if line else None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return Assessment(
@@ -175,6 +195,8 @@ def _assessment(arguments: ScoreArguments) -> Assessment:
         observed_until_s=arguments.observed_until,
         percentiles=arguments.percentiles,
         form=None if arguments.format is None else Format(arguments.format.value),
+        zero_load_ttft=zero_load,
+        keeps_untold_paces=arguments.pace is None,
     )
 
 

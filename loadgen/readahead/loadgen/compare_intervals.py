@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from readahead.ruler.columns import penalties
+from readahead.ruler.columns import benefits
 from readahead.ruler.run import Floats, Integers
 from readahead.ruler.scoring import RunScore
 
@@ -93,15 +93,8 @@ def _interval(value: float, drawn: Floats) -> Interval:
 
 
 def _smooth(found: RunScore, rows: Integers) -> float:
-    each, tokens = found.each, found.run.tokens[rows].astype(np.float64)
-    lost = penalties(
-        found.ruler.form,
-        each.idle_censored_s[rows],
-        tokens=tokens,
-        paces_tok_s=each.paces_tok_s[rows],
-        shape=found.ruler.shape,
-    )
-    return _per_s(found, rows, float((tokens - found.ruler.alpha * lost).sum()))
+    worth = benefits(found.each, found.ruler, found.each.idle_censored_s)
+    return _per_s(found, rows, float(worth[rows].sum()))
 
 
 def _throughput(found: RunScore, rows: Integers) -> float:

@@ -14,11 +14,10 @@ from readahead.loadgen.compare import block_order, compare, comparison_report
 from readahead.loadgen.html_report import LoadReport, write_page
 from readahead.loadgen.load import Prepared, job_of, prepare
 from readahead.loadgen.load_offer import with_seed
-from readahead.loadgen.load_promises import promises, zero_load_ttft_of
 from readahead.loadgen.load_run import Measured, measure
 from readahead.loadgen.load_settings import ExitStatus, LoadSettings, Screens
 from readahead.loadgen.load_target import sender_for
-from readahead.loadgen.report_runs import LoadRun, description_of, read_run
+from readahead.loadgen.report_runs import LoadRun, read_run
 from readahead.loadgen.senders import Sender, TargetError
 from readahead.ruler.problems import FormatError
 
@@ -56,12 +55,16 @@ async def compare_targets(settings: CompareSettings, screens: Screens) -> ExitSt
         folder = settings.records_folder or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="readahead-compare-"))
         )
-        senders = {
-            label: await stack.enter_async_context(
-                sender_for(target, is_chat=settings.load.is_chat, ca_path=settings.load.ca_path)
-            )
-            for label, target in settings.targets.items()
-        }
+        try:
+            senders = {
+                label: await stack.enter_async_context(
+                    sender_for(target, is_chat=settings.load.is_chat, ca_path=settings.load.ca_path)
+                )
+                for label, target in settings.targets.items()
+            }
+        except OSError as error:
+            screens.error(str(error))
+            return ExitStatus.FAILED
         try:
             measured = await _measure_blocks(settings, order, senders, folder, screens)
             runs = {
@@ -177,10 +180,7 @@ def _show(
 
 
 def _read(path: Path, label: str, ruler: Ruler) -> LoadRun:
-    zero_load = zero_load_ttft_of(description_of(path))
-    return read_run(
-        path, ruler, label=label, promise_of=None if zero_load is None else promises(zero_load)
-    )
+    return read_run(path, ruler, label=label)
 
 
 def _file_name(label: str) -> str:

@@ -49,12 +49,15 @@ class GrpcSender:
             ValueError: the target has another form.
         """
         is_tls = target.startswith(TLS_SCHEME)
-        self._client = AsyncClient(
-            f"grpc://{target.removeprefix(TLS_SCHEME)}" if is_tls else target,
-            tls=Tls(authority_file=str(ca_file or "")) if is_tls else None,
-            call_timeout_s=READY_S_MAX,
-            retry=RetryPolicy(retries_max=0),
-        )
+        try:
+            self._client = AsyncClient(
+                f"grpc://{target.removeprefix(TLS_SCHEME)}" if is_tls else target,
+                tls=Tls(authority_file=str(ca_file or "")) if is_tls else None,
+                call_timeout_s=READY_S_MAX,
+                retry=RetryPolicy(retries_max=0),
+            )
+        except OSError as error:
+            raise OSError(f"the authority's file {ca_file}: {error.strerror}") from error
         self._target = target
         self._is_chat = is_chat
 

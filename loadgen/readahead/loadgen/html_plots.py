@@ -60,7 +60,7 @@ def idle_histogram(runs: Sequence[LoadRun]) -> str:
     """How many users idled how long, in all."""
     with canvas(width=3.7, height=3.3) as (figure, axes):
         ax = axes[0]
-        idle_s = [run.score.each.idle_censored_s for run in runs]
+        idle_s = [run.score.each.idle_censored_s[run.score.each.has_reader] for run in runs]
         longest_s = max(float(one.max(initial=0.0)) for one in idle_s)
         edges_s = np.linspace(0.0, max(longest_s, 0.01), BINS + 1)
         for run, one in zip(runs, idle_s, strict=True):

@@ -37,8 +37,8 @@ def readers_over_time(found: RunScore) -> ReadersOverTime:
     unread: list[tuple[Floats, Floats]] = []
     waits: list[tuple[Floats, Floats]] = []
     for index in range(run.requests):
-        times_s = run.times_s[run.offsets[index] : run.offsets[index + 1]]
         timeline = run.timeline(index)
+        times_s = np.array(timeline.read_times_s)
         curve = found.ruler.curve(timeline)
         begin_s, pace = curve.start_s(timeline), curve.pace_tok_s
         is_whole = OUTCOMES[run.outcomes[index]] is Outcome.FINISHED

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,7 +13,14 @@ import numpy as np
 from readahead.loadgen import html_plots
 from readahead.loadgen.assertions import Checked
 from readahead.loadgen.compare import Comparison
-from readahead.loadgen.html_tables import comparison_table, group_table, interval_table, sweep_table
+from readahead.loadgen.html_settings import chips, settings_table
+from readahead.loadgen.html_tables import (
+    comparison_table,
+    group_table,
+    interval_table,
+    played_table,
+    sweep_table,
+)
 from readahead.loadgen.report_runs import LoadRun
 from readahead.loadgen.sweep import SweepPoint, is_bracketed, peak, sweep_capacity_req_s
 from readahead.ruler import plots
@@ -29,8 +35,6 @@ CARDS_MAX = 8
 """More runs than that are rows of a table."""
 RUNS_DRAWN_MAX = 6
 """Runs whose users and timelines are drawn: the page stays below some megabytes."""
-LOUD_ENGINES = ("emulated", "simulated")
-"""Nothing on such a page was measured on a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,7 @@ def page(report: LoadReport) -> str:
             _comparison,
             _several,
             _reading,
+            _played,
             _over_time,
             _distributions,
             _groups,
@@ -69,7 +74,7 @@ def page(report: LoadReport) -> str:
         subtitle=escape(ruler_text(report.runs[0].score.ruler)),
         style=style(),
         policy=POLICY,
-        chips=_chips(report),
+        chips=chips(report.runs),
         banner=_banner(report),
         body=body,
     )
@@ -92,37 +97,6 @@ def _title(report: LoadReport) -> str:
     if report.comparison is not None:
         return f"{' against '.join(report.comparison.labels)}"
     return f"Load on {targets[0]}" if len(targets) == 1 else f"Load on {len(targets)} targets"
-
-
-def _chips(report: LoadReport) -> str:
-    first = report.runs[0]
-    settings = first.settings
-    engines = dict.fromkeys(run.engine for run in report.runs)
-    chips = []
-    for engine in engines:
-        if engine in LOUD_ENGINES:
-            chips.append(f'<span class="chip loud">engine: {escape(engine)}, no model runs</span>')
-        else:
-            chips.append(_chip("engine", engine or "not said by the target"))
-    commit = str(first.description.get("commit") or "")
-    chips += [
-        _chip(name, value)
-        for name, value in (
-            ("model", settings.get("model")),
-            ("workload", settings.get("workload_summary") or settings.get("scenario")),
-            ("seed", settings.get("seed")),
-            ("requests", sum(run.score.score.requests for run in report.runs)),
-            ("started", str(first.description.get("started_at", ""))[:19].replace("T", " ")),
-            ("commit", commit[:12]),
-            ("readahead", first.description.get("readahead_version")),
-        )
-        if value not in (None, "")
-    ]
-    return f'<div class="chips">{"".join(chips)}</div>'
-
-
-def _chip(name: str, value: object) -> str:
-    return f'<span class="chip">{escape(name)}: {escape(str(value))}</span>'
 
 
 def _banner(report: LoadReport) -> str:
@@ -271,12 +245,23 @@ def _reading(report: LoadReport) -> str:
             is_wide=True,
         )
         for number, run in enumerate(_drawn(report))
-        if len(run.score.run.times_s)
+        if run.score.each.read_tokens.any()
     ]
     return (
         '<h2>What users read</h2><p class="soft">Three users of each run, by idle time. Where the '
         f"reader catches up with what was delivered, he waits.</p>{_left_out(report)}"
         f"{''.join(drawn) or '<p>No user got a token.</p>'}"
+    )
+
+
+def _played(report: LoadReport) -> str:
+    table = played_table(report.runs)
+    if not table:
+        return ""
+    return (
+        '<h2>Readers as they were played</h2><p class="soft">The ruler\'s reader keeps one pace to '
+        "the end of the answer. Those of this load change theirs, skim, or leave, so that they "
+        f"waited otherwise. Scores are by the ruler.</p>{table}"
     )
 
 
@@ -348,19 +333,7 @@ def _metrics(report: LoadReport) -> str:
 
 
 def _settings(report: LoadReport) -> str:
-    rows = "".join(_setting_rows(report.runs[0].settings))
-    if not rows:
-        return ""
-    return (
-        "<details><summary>Settings</summary>"
-        f'<div class="wide settings-table"><table><tbody>{rows}</tbody></table></div></details>'
-    )
-
-
-def _setting_rows(settings: Mapping[str, object]) -> Iterable[str]:
-    for name, value in settings.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        yield f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
+    return settings_table(report.runs[0].settings)
 
 
 def _problems(report: LoadReport) -> str:

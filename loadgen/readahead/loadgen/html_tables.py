@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+import numpy as np
+
 from readahead.loadgen.compare import Comparison, interval_text
 from readahead.loadgen.compare_intervals import MEASURES, Interval, run_interval
 from readahead.loadgen.report_runs import LoadRun
 from readahead.loadgen.sweep import SweepPoint, peak
-from readahead.ruler.run import Flags
+from readahead.ruler.run import Flags, Floats
 from readahead.ruler.scoring import RunScore
 from readahead.ruler.table import number_text
+
+PLAYED_APART_S_MIN = 0.05
+"""Idle times nearer to one another than that are the same: timers and rounding."""
 
 
 def sweep_table(points: Sequence[SweepPoint]) -> str:
@@ -35,6 +40,28 @@ def sweep_table(points: Sequence[SweepPoint]) -> str:
     heads = ("smooth goodput, tok/s", "throughput, tok/s", "promise kept", "idle mean, s",
              "TTFT p50, s", "TTFT p99, s", "valid")  # fmt: skip
     return _table("offered", heads, rows)
+
+
+def played_table(runs: Sequence[LoadRun]) -> str:
+    """The idle time of readers as they were played, and as the ruler has it; empty: the same."""
+    rows = []
+    for run in runs:
+        played_s, ruled_s = run.played_idle_s, run.score.each.idle_censored_s
+        both = ~np.isnan(played_s) & ~np.isnan(ruled_s)
+        apart_s = np.abs(played_s - ruled_s)[both]
+        if not (apart_s > PLAYED_APART_S_MIN).any():
+            continue
+        cells = [str(int((apart_s > PLAYED_APART_S_MIN).sum())), str(int(both.sum()))]
+        for idle_s in (played_s[both], ruled_s[both]):
+            cells += [number_text(float(idle_s.mean())), number_text(_p99(idle_s))]
+        rows.append((run.label, cells, ""))
+    heads = ("requests apart", "of", "as played: mean, s", "p99, s", "by the ruler: mean, s",
+             "p99, s")  # fmt: skip
+    return _table("", heads, rows) if rows else ""
+
+
+def _p99(values: Floats) -> float:
+    return float(np.quantile(values, 0.99))
 
 
 def group_table(run: LoadRun, groups: Mapping[str, Flags], *, name: str) -> str:

@@ -188,6 +188,8 @@ class HttpSender:
                 try:
                     tls = ssl.create_default_context(cafile=self._ca_file)
                 except OSError as error:
-                    raise OSError(f"the authority's file {self._ca_file}: {error}") from error
+                    raise OSError(
+                        f"the authority's file {self._ca_file}: {error.strerror or error}"
+                    ) from error
             self._connections = Connections(self._host, self._port, tls=tls)
         return self._connections

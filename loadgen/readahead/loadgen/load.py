@@ -17,7 +17,6 @@ from readahead.loadgen.load_calibration import (
     promises_anything,
 )
 from readahead.loadgen.load_offer import Offer, Target, at_rate, make_offer, prompts_for
-from readahead.loadgen.load_promises import ZeroLoadTtft, promises
 from readahead.loadgen.load_run import Measured, RunJob, measure
 from readahead.loadgen.load_settings import ExitStatus, LoadSettings, Outputs, Screens
 from readahead.loadgen.load_target import (
@@ -33,6 +32,7 @@ from readahead.loadgen.report_runs import LoadRun, read_run
 from readahead.loadgen.senders import Sender, SendOptions, TargetError
 from readahead.loadgen.sweep import SweepPoint
 from readahead.ruler.problems import FormatError
+from readahead.ruler.promises import ZeroLoadTtft
 
 __all__ = [
     "ExitStatus",
@@ -60,7 +60,11 @@ class Prepared:
 
 async def load(settings: LoadSettings, screens: Screens) -> ExitStatus:
     """Runs, reports, writes the records."""
-    sender = sender_for(settings.target, is_chat=settings.is_chat, ca_path=settings.ca_path)
+    try:
+        sender = sender_for(settings.target, is_chat=settings.is_chat, ca_path=settings.ca_path)
+    except OSError as error:
+        screens.error(str(error))
+        return ExitStatus.FAILED
     async with sender:
         try:
             prepared = await prepare(settings, sender, screens)
@@ -101,9 +105,8 @@ async def prepare(settings: LoadSettings, sender: Sender, screens: Screens) -> P
         zero_load = await measure_zero_load_ttft(
             sender,
             options,
-            await asyncio.to_thread(prompts_for, target),
+            await asyncio.to_thread(prompts_for, target, seed=settings.workload.seed),
             lengths=calibration_lengths(offers[0].sessions),
-            seed=settings.workload.seed,
         )
     return Prepared(
         sender=sender,
@@ -187,12 +190,11 @@ def _runs(
     settings: LoadSettings, prepared: Prepared, measured: Sequence[Measured], screens: Screens
 ) -> list[LoadRun]:
     """The runs that can be scored, read back from their records."""
-    promise_of = None if prepared.zero_load is None else promises(prepared.zero_load)
     runs = []
     for offer, one in zip(prepared.offers, measured, strict=False):
         label = f"{offer.rate_req_s:g} req/s" if settings.rates_req_s else "run"
         try:
-            runs.append(read_run(one.path, settings.ruler, label=label, promise_of=promise_of))
+            runs.append(read_run(one.path, settings.ruler, label=label))
         except FormatError as error:
             screens.error(f"{label} cannot be scored: {error}")
     return runs

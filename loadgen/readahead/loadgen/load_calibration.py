@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import uuid
 from collections.abc import Sequence
 
 from readahead.core.reading.benefit import DEFAULT_PACE_TOK_S
-from readahead.loadgen.load_promises import ZeroLoadTtft, fit_zero_load_ttft
-from readahead.loadgen.prompts import Prompts
+from readahead.loadgen.load_promises import fit_zero_load_ttft
 from readahead.loadgen.senders import Sender, SendOptions
 from readahead.loadgen.session_run import RunLimits, SessionRun
+from readahead.ruler.promises import ZeroLoadTtft
+from readahead.workload.prompts import Prompts
 from readahead.workload.reader import Reader
 from readahead.workload.session import Segment, Session, Turn
 
@@ -33,20 +33,19 @@ def calibration_lengths(sessions: Sequence[Session]) -> list[int]:
 
 
 async def measure_zero_load_ttft(
-    sender: Sender, options: SendOptions, prompts: Prompts, *, lengths: Sequence[int], seed: int
+    sender: Sender, options: SendOptions, prompts: Prompts, *, lengths: Sequence[int]
 ) -> ZeroLoadTtft:
     """Runs the calibration, in a closed loop of one user.
 
     Raises:
         ValueError: no request got a first token.
     """
-    rng = random.Random(f"{seed}/calibration")
     sessions = [_alone(index, tokens) for index, tokens in enumerate(REPEATS * tuple(lengths))]
     run = SessionRun(
         sender,
         options,
         RunLimits(requests_max=1),
-        texts=lambda segment: prompts.make(segment.tokens, rng),
+        texts=lambda segment: prompts.prompt([segment]),
         run_id=f"calibrate-{uuid.uuid4().hex[:8]}",
     )
     await run.offer_closed(sessions, users=1)

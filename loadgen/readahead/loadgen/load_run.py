@@ -18,7 +18,7 @@ from readahead.loadgen.load_offer import Offer
 from readahead.loadgen.progress import Progress
 from readahead.loadgen.records import Outcome, RecordFile
 from readahead.loadgen.senders import Sender, SendOptions, TargetError
-from readahead.loadgen.session_run import RunLimits, SessionRun
+from readahead.loadgen.session_run import Hooks, RunLimits, SessionRun
 from readahead.loadgen.statistics import Summary, summarise
 
 
@@ -69,9 +69,7 @@ async def measure(sender: Sender, job: RunJob, screen: Console) -> Measured:
             job.limits,
             texts=offer.texts,
             run_id=f"load-{uuid.uuid4().hex[:8]}",
-            file=file,
-            stop=stop,
-            refresh=progress.refresh,
+            hooks=Hooks(file=file, stop=stop, refresh=progress.refresh),
         )
         progress.records = run.records
         if offer.closed_users is None:

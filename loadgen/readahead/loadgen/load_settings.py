@@ -12,9 +12,9 @@ from rich.console import Console
 from readahead.core.reading.score import Ruler
 from readahead.loadgen.assertions import Assertion
 from readahead.loadgen.load_offer import OfferSpec
-from readahead.loadgen.load_promises import ZeroLoadTtft
 from readahead.loadgen.senders import SendOptions
 from readahead.loadgen.session_run import RunLimits
+from readahead.ruler.promises import ZeroLoadTtft
 
 
 class ExitStatus(IntEnum):

@@ -42,6 +42,8 @@ class Visit:
     user: str
     thinking_tokens: int = 0
     """So many of the output tokens were planned as thinking, which nobody reads."""
+    has_reader: bool = True
+    """False: a program takes the answer."""
     slo: SloClass | None = None
 
 
@@ -129,6 +131,8 @@ def _visit_fields(visit: Visit) -> dict[str, object]:
     }
     if visit.thinking_tokens:
         fields["thinking_tokens"] = visit.thinking_tokens
+    if not visit.has_reader:
+        fields["has_reader"] = False
     if visit.slo is not None:
         promised = dataclasses.asdict(visit.slo)
         fields["slo_class"] = {name: one for name, one in promised.items() if one is not None}

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from readahead.core.reading.curves import Slo
 from readahead.core.reading.score import Ruler
 from readahead.loadgen.meta import meta_path
 from readahead.ruler.gather import gather
 from readahead.ruler.problems import Problems
-from readahead.ruler.run import Flags, Floats, Run
+from readahead.ruler.promises import ZeroLoadTtft
+from readahead.ruler.run import Flags, Floats
 from readahead.ruler.scoring import RunScore, score_run
-
-PromiseOf = Callable[[Mapping[str, object]], Slo | None]
-"""What a record's request was promised; None: nothing of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +48,14 @@ class LoadRun:
         return tuple(str(one) for one in reasons) if isinstance(reasons, list) else ()
 
     @property
+    def played_idle_s(self) -> Floats:
+        """How long each reader waited as the generator played him; nan where it played none."""
+        run = self.score.run
+        idle_s = np.full(run.requests, np.nan)
+        idle_s[list(run.reader_idle_s)] = list(run.reader_idle_s.values())
+        return idle_s
+
+    @property
     def engine(self) -> str:
         """What the target says it runs; empty where it does not."""
         engine = self.description.get("engine")
@@ -77,20 +82,18 @@ class LoadRun:
 
 
 def read_run(
-    path: Path, ruler: Ruler, *, label: str = "", promise_of: PromiseOf | None = None
+    path: Path, ruler: Ruler, *, label: str = "", zero_load_ttft: ZeroLoadTtft | None = None
 ) -> LoadRun:
-    """The run in a file of records.
+    """The run in a file of records; the zero-load TTFT is its description's if not given.
 
     Raises:
         FormatError: nothing in it can be scored.
         OSError: it cannot be read.
     """
-    found = gather(path, name=str(path))
+    found = gather(path, name=str(path), zero_load_ttft=zero_load_ttft)
     run = found.runs[0]
     records = _records(path)
     of = [records.get(request_id, {}) for request_id in run.request_ids]
-    if promise_of is not None:
-        run = _with_promises(run, of, promise_of)
     return LoadRun(
         label=label or path.stem,
         score=score_run(run, ruler),
@@ -115,15 +118,6 @@ def _records(path: Path) -> dict[str, Mapping[str, object]]:
                 fields.pop("token_times_s", None)
                 found[str(fields["request_id"])] = fields
     return found
-
-
-def _with_promises(run: Run, of: list[Mapping[str, object]], promise_of: PromiseOf) -> Run:
-    slos = dict(run.slos)
-    for index, fields in enumerate(of):
-        promised = promise_of(fields)
-        if promised is not None and index not in slos:
-            slos[index] = promised
-    return replace(run, slos=slos)
 
 
 def description_of(path: Path) -> Mapping[str, object]:

@@ -46,6 +46,18 @@ class RunLimits:
     """Running at once. One more is dropped by the generator, and the run is invalid."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a run is watched and ended by. All may be left out."""
+
+    file: RecordFile | None = None
+    """Gets each record."""
+    stop: asyncio.Event | None = None
+    """Set, it ends the run in order."""
+    refresh: Callable[[LiveCounts, float], None] | None = None
+    """Draws the run so far; called when there is time for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Visit:
     """A session with all its texts, made before the run so that no send waits for them."""
@@ -67,9 +79,7 @@ class SessionRun:
         *,
         texts: Texts,
         run_id: str,
-        file: RecordFile | None = None,
-        stop: asyncio.Event | None = None,
-        refresh: Callable[[LiveCounts, float], None] | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         """A run that has not begun.
 
@@ -79,18 +89,17 @@ class SessionRun:
             limits: what the run does not exceed.
             texts: makes segments into prompts.
             run_id: what request ids begin with; at most 64 of [A-Za-z0-9._-].
-            file: gets each record.
-            stop: set, it ends the run in order.
-            refresh: draws the run so far; called when there is time for it.
+            hooks: what watches it.
         """
+        hooks = hooks or Hooks()
         self._sender = sender
         self._options = options
         self._limits = limits
         self._texts = texts
         self._run_id = run_id
-        self._file = file
-        self._stop = stop or asyncio.Event()
-        self._refresh = refresh
+        self._file = hooks.file
+        self._stop = hooks.stop or asyncio.Event()
+        self._refresh = hooks.refresh
         self._start = 0.0
         self._next_send_s = 0.0
         self._running: set[asyncio.Task[None]] = set()

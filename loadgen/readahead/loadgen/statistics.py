@@ -93,7 +93,8 @@ def summarise(
     finished = [record for record in records if record.outcome is Outcome.FINISHED]
     span_s = max((record.ended_s for record in records), default=0.0)
     tokens = sum(sum(record.token_counts) for record in records)
-    lateness_s = quantiles([r.sent_s - r.arrival_s for r in records if _turn(r) == 0])
+    is_open = rate_req_s is not None
+    lateness_s = quantiles([r.sent_s - r.arrival_s for r in records if is_open and _turn(r) == 0])
     return Summary(
         span_s=span_s,
         outcomes=Counter(record.outcome for record in records),

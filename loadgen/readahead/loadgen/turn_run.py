@@ -194,6 +194,7 @@ class TurnRun:
                 tenant=session.tenant,
                 user=session.user,
                 thinking_tokens=turn.thinking_tokens,
+                has_reader=turn.has_reader,
                 slo=turn.slo,
             ),
             reading=None if self.reader is None else self._reading(self.reader, ended_s),

@@ -10,6 +10,7 @@ from readahead.core.reading.score import Ruler
 from readahead.ruler.formats.detect import Format
 from readahead.ruler.gather import gather
 from readahead.ruler.problems import FormatError, Problems
+from readahead.ruler.promises import ZeroLoadTtft
 from readahead.ruler.scoring import RunScore, score_run
 
 
@@ -23,6 +24,10 @@ class Assessment:
     """Beyond p50, p90 and p99."""
     form: Format | None = None
     """None: recognised, file by file."""
+    zero_load_ttft: ZeroLoadTtft | None = None
+    """None: as the files say."""
+    keeps_untold_paces: bool = True
+    """A pace in the log counts also where the system was not told it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,13 @@ def assess(path: Path, assessment: Assessment) -> FileScore:
     """Scores each run of a file."""
     name = str(path)
     try:
-        scored = gather(path, form=assessment.form, name=name)
+        scored = gather(
+            path,
+            form=assessment.form,
+            name=name,
+            zero_load_ttft=assessment.zero_load_ttft,
+            keeps_untold_paces=assessment.keeps_untold_paces,
+        )
     except (FormatError, OSError) as error:
         what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         return FileScore(file=name, format=None, runs=(), problems=Problems(file=name), error=what)

@@ -34,6 +34,9 @@ class Columns:
     """A value for each request of the run; nan where a metric is undefined."""
 
     paces_tok_s: Floats
+    read_tokens: Integers
+    """Tokens that somebody reads."""
+    has_reader: Flags
     idle_s: Floats
     idle_censored_s: Floats
     attained: Flags
@@ -48,42 +51,76 @@ class Columns:
 def columns(run: Run, ruler: Ruler, *, observed_until_s: float) -> Columns:
     """All values of all requests."""
     paces = np.where(np.isnan(run.paces_tok_s), ruler.pace_tok_s, run.paces_tok_s)
-    starts_s = _starts_s(run, ruler, paces)
+    read, has_reader = run.as_read(), run.has_reader
+    starts_s = _starts_s(read, ruler, paces)
     late_s, gap_s = np.full(run.requests, -np.inf), np.zeros(run.requests)
     effective_tokens, qoe, index = (np.zeros(run.requests) for _ in range(3))
-    for matrix in matrices(run):
+    for matrix in matrices(read):
         rows = matrix.requests
         late_s[rows] = _late_s(matrix, starts_s[rows], paces[rows])
-        gap_s[rows] = _largest_gap_s(matrix)
         effective_tokens[rows] = _effective_tokens(matrix, starts_s[rows], paces[rows])
         qoe[rows] = _andes_qoe(matrix, run.arrivals_s[rows])
+        if read is run:  # the usual case: one pass does for both
+            gap_s[rows] = _largest_gap_s(matrix)
+            index[rows] = _fluidity_index(matrix, run.arrivals_s[rows])
+    for matrix in () if read is run else matrices(run):
+        rows = matrix.requests
+        gap_s[rows] = _largest_gap_s(matrix)
         index[rows] = _fluidity_index(matrix, run.arrivals_s[rows])
     tokens, firsts_s, lasts_s = run.tokens, run.firsts_s, run.token_lasts_s
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot_s = np.where(tokens > 1, (lasts_s - firsts_s) / (tokens - 1), np.nan)
     return Columns(
         paces_tok_s=paces,
-        idle_s=np.maximum(0.0, late_s),
-        idle_censored_s=_censored_s(run, late_s, starts_s, paces, observed_until_s),
+        read_tokens=read.tokens,
+        has_reader=has_reader,
+        idle_s=np.where(has_reader, np.maximum(0.0, late_s), np.nan),
+        idle_censored_s=np.where(
+            has_reader,
+            _censored_s(run, late_s, starts_s + (read.tokens + 1) / paces, observed_until_s),
+            np.nan,
+        ),
         attained=_attained(run, ruler, late_s=late_s, gap_s=gap_s),
         ttft_s=firsts_s - run.arrivals_s,
         tpot_s=tpot_s,
         e2e_s=lasts_s - run.arrivals_s,
         effective_tokens=effective_tokens,
-        andes_qoe=qoe,
+        andes_qoe=np.where(has_reader, qoe, np.nan),
         fluidity_index=index,
     )
 
 
 def idle_at_pace_s(run: Run, ruler: Ruler, *, pace_tok_s: float) -> Floats:
     """Idle time of each request, if everybody read at this pace."""
-    paces = np.full(run.requests, pace_tok_s)
-    starts_s = _starts_s(run, ruler, paces)
-    idle_s = np.zeros(run.requests)
-    for matrix in matrices(run):
+    paces, read = np.full(run.requests, pace_tok_s), run.as_read()
+    starts_s = _starts_s(read, ruler, paces)
+    idle_s = np.where(run.has_reader, 0.0, np.nan)
+    for matrix in matrices(read):
         rows = matrix.requests
         idle_s[rows] = np.maximum(0.0, _late_s(matrix, starts_s[rows], paces[rows]))
     return idle_s
+
+
+def benefits(
+    each: Columns,
+    ruler: Ruler,
+    idle_s: Floats,
+    *,
+    form: Form | None = None,
+    paces_tok_s: Floats | None = None,
+) -> Floats:
+    """n - alpha f(l) of each request, tokens; 0 of one that nobody reads.
+
+    Under the ruler's form and at the users' own paces unless others are given.
+    """
+    lost = penalties(
+        form or ruler.form,
+        idle_s,
+        tokens=each.read_tokens.astype(np.float64),
+        paces_tok_s=each.paces_tok_s if paces_tok_s is None else paces_tok_s,
+        shape=ruler.shape,
+    )
+    return np.where(each.has_reader, each.read_tokens - ruler.alpha * lost, 0.0)
 
 
 def penalties(
@@ -122,11 +159,11 @@ def gaps_s(run: Run) -> Floats:
     return np.diff(run.times_s)[is_within]
 
 
-def _starts_s(run: Run, ruler: Ruler, paces: Floats) -> Floats:
-    """The time t of each request with d_i = t + i / pace."""
-    starts_s: Floats = run.arrivals_s + ruler.offset_s
+def _starts_s(read: Run, ruler: Ruler, paces: Floats) -> Floats:
+    """The time t of each request with d_i = t + i / pace, of the tokens that are read."""
+    starts_s: Floats = read.arrivals_s + ruler.offset_s
     if ruler.origin is Origin.FIRST_TOKEN:
-        starts_s = run.firsts_s + ruler.offset_s - 1 / paces
+        starts_s = read.firsts_s + ruler.offset_s - 1 / paces
         starts_s[np.isnan(starts_s)] = np.inf
     return starts_s
 
@@ -146,19 +183,18 @@ def _largest_gap_s(matrix: Matrix) -> Floats:
     return largest_s
 
 
-def _censored_s(
-    run: Run, late_s: Floats, starts_s: Floats, paces: Floats, observed_until_s: float
-) -> Floats:
+def _censored_s(run: Run, late_s: Floats, next_due_s: Floats, observed_until_s: float) -> Floats:
     lasts_s = run.lasts_s
     until_s = np.where(np.isnan(run.ended_s), np.maximum(lasts_s, observed_until_s), lasts_s)
-    awaited_s = until_s - (starts_s + (run.tokens + 1) / paces)
+    awaited_s = until_s - next_due_s
     censored_s: Floats = np.where(run.ended_normally, late_s, np.maximum(late_s, awaited_s))
     return np.maximum(censored_s, 0.0)
 
 
 def _attained(run: Run, ruler: Ruler, *, late_s: Floats, gap_s: Floats) -> Flags:
     """Which requests came to their own end with each token in time."""
-    # Core says: in time up to EPSILON_S, what was promised goes before what is asked of all.
+    # Core says: in time up to EPSILON_S, what was promised goes before what is asked of all, and
+    # what nobody reads is never late: late_s is -inf there.
     met = late_s <= EPSILON_S
     if ruler.slo is not None:
         met = _met(run, ruler.slo, np.arange(run.requests), gap_s)

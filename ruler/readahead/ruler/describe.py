@@ -58,7 +58,9 @@ def promise_text(run: Run, ruler: Ruler) -> str:
 
 def pace_text(score: RunScore) -> str:
     """At which pace the users of a run read."""
-    paces = score.each.paces_tok_s
+    paces = score.each.paces_tok_s[score.each.has_reader]
+    if not len(paces):
+        return "nobody reads"
     low, high = float(np.min(paces)), float(np.max(paces))
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 

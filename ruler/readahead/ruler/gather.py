@@ -14,6 +14,7 @@ from readahead.core.reading.curves import Slo
 from readahead.ruler.formats.detect import READERS, Format, detect
 from readahead.ruler.formats.record import RequestRecord, RunHeader
 from readahead.ruler.problems import FormatError, ProblemKind, Problems
+from readahead.ruler.promises import ZeroLoadTtft
 from readahead.ruler.run import OUTCOMES, Floats, Run
 
 STEP_BACK_S_MAX = 1e-6
@@ -36,8 +37,22 @@ class Scored:
     problems: Problems
 
 
-def gather(path: Path, *, form: Format | None = None, name: str | None = None) -> Scored:
-    """The runs of a file. Without a format given, it is recognised.
+def gather(
+    path: Path,
+    *,
+    form: Format | None = None,
+    name: str | None = None,
+    zero_load_ttft: ZeroLoadTtft | None = None,
+    keeps_untold_paces: bool = True,
+) -> Scored:
+    """The runs of a file.
+
+    Args:
+        path: the file.
+        form: its format; None: it is recognised.
+        name: what it is called in reports; None: its path.
+        zero_load_ttft: of the system; None: as the file says.
+        keeps_untold_paces: paces that the system was not told count; else the ruler's does.
 
     Raises:
         FormatError: nothing in it can be scored.
@@ -48,7 +63,14 @@ def gather(path: Path, *, form: Format | None = None, name: str | None = None) -
     gathered: list[_Gathering] = []
     for item in READERS[form](path, problems):
         if isinstance(item, RunHeader):
-            gathered.append(_Gathering(header=item, problems=problems))
+            gathered.append(
+                _Gathering(
+                    header=item,
+                    problems=problems,
+                    zero_load_ttft=zero_load_ttft or item.zero_load_ttft,
+                    keeps_untold_paces=keeps_untold_paces,
+                )
+            )
         else:
             gathered[-1].add(item)
     runs = [each.run(form) for each in gathered]
@@ -71,6 +93,8 @@ class _Gathering:
 
     header: RunHeader
     problems: Problems
+    zero_load_ttft: ZeroLoadTtft | None
+    keeps_untold_paces: bool
     request_ids: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     lines: array[int] = field(default_factory=lambda: array("q"))
@@ -84,6 +108,11 @@ class _Gathering:
     slos: dict[int, Slo] = field(default_factory=dict)
     made_times_s: dict[int, Floats] = field(default_factory=dict)
     estimated: int = 0
+    thinking_tokens: dict[int, int] = field(default_factory=dict)
+    readerless: set[int] = field(default_factory=set)
+    reader_idle_s: dict[int, float] = field(default_factory=dict)
+    unpromised: int = 0
+    """Requests with an SLO class that cannot be told in seconds."""
 
     def add(self, request: RequestRecord) -> None:
         """Takes a request, or notes why not."""
@@ -104,10 +133,16 @@ class _Gathering:
         self.outcomes.append(OUTCOMES.index(request.outcome))
         self.ended_s.append(self._ended_s(request, times_s))
         pace = request.pace_tok_s
-        self.paces_tok_s.append(math.nan if pace is None else pace)
+        is_pace_used = request.is_pace_told or self.keeps_untold_paces
+        self.paces_tok_s.append(math.nan if pace is None or not is_pace_used else pace)
         self.estimated += request.is_estimated
-        if request.slo is not None:
-            self.slos[index] = request.slo
+        self._add_promise(index, request)
+        if request.thinking_tokens:
+            self.thinking_tokens[index] = request.thinking_tokens
+        if not request.has_reader:
+            self.readerless.add(index)
+        if request.reader_idle_s is not None:
+            self.reader_idle_s[index] = request.reader_idle_s
         if made_s is not None:
             self.made_times_s[index] = np.frombuffer(made_s)
         if request.outcome.value == "finished" and not times_s:
@@ -120,7 +155,7 @@ class _Gathering:
             format=form.value,
             label=self.header.label,
             rate_req_s=self.header.rate_req_s,
-            notes=self.header.notes,
+            notes=(*self.header.notes, *self._own_notes()),
             request_ids=tuple(self.request_ids),
             lines=np.array(self.lines, dtype=np.int64),
             arrivals_s=np.array(self.arrivals_s),
@@ -133,6 +168,9 @@ class _Gathering:
             slos=self.slos,
             made_times_s=self.made_times_s,
             estimated=self.estimated,
+            thinking_tokens=self.thinking_tokens,
+            readerless=frozenset(self.readerless),
+            reader_idle_s=self.reader_idle_s,
         )
         if not run.requests:
             return run
@@ -146,6 +184,25 @@ class _Gathering:
                 line=int(run.lines[index]),
             )
         return run.where(~other) if other.any() else run
+
+    def _add_promise(self, index: int, request: RequestRecord) -> None:
+        if request.slo is not None:
+            self.slos[index] = request.slo
+        elif request.slo_class is not None and self.zero_load_ttft is not None:
+            self.slos[index] = request.slo_class.curve(
+                zero_load_ttft_s=self.zero_load_ttft.of(request.prompt_tokens),
+                thinking_tokens=request.thinking_tokens,
+            )
+        elif request.slo_class is not None:
+            self.unpromised += 1
+
+    def _own_notes(self) -> list[str]:
+        if not self.unpromised:
+            return []
+        return [
+            f"{self.unpromised} requests are of an SLO class, which promises multiples of the"
+            " zero-load TTFT; the file does not say that: see --zero-load-ttft"
+        ]
 
     def _checked(self, request: RequestRecord) -> tuple[array[float], array[float] | None]:
         """Its token times, and when the tokens were made."""

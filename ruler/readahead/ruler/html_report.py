@@ -98,7 +98,7 @@ def _reading(runs: Sequence[RunScore], names: Sequence[str]) -> str:
             is_wide=True,
         )
         for number, (found, name) in enumerate(zip(runs, names, strict=True))
-        if number < READING_RUNS_MAX and len(found.run.times_s)
+        if number < READING_RUNS_MAX and found.each.read_tokens.any()
     ]
     if len(runs) > READING_RUNS_MAX:
         drawn.append(f'<p class="soft">and {len(runs) - READING_RUNS_MAX} more runs</p>')

@@ -68,6 +68,8 @@ def _object(found: RunScore, problems: Problems) -> dict[str, object]:
         "slo": promise_text(run, ruler),
         "requests": score.requests,
         "tokens": score.tokens,
+        "tokens_read": int(found.each.read_tokens.sum()),
+        "readerless": len(run.readerless),
         "duration_s": score.duration_s,
         "observed_until_s": found.observed.end_s,
         "offered_req_s": run.offered_req_s(),
@@ -101,8 +103,9 @@ def left_out(problems: Problems) -> dict[str, object]:
 
 
 def _pace(found: RunScore) -> float:
-    """The pace that all users have, or else their mean."""
-    return float(found.each.paces_tok_s.mean())
+    """The pace that all users have, or else their mean; the ruler's where nobody reads."""
+    paces = found.each.paces_tok_s[found.each.has_reader]
+    return float(paces.mean()) if len(paces) else found.ruler.pace_tok_s
 
 
 def _distribution(

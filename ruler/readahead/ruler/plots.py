@@ -51,14 +51,17 @@ def idle_plot(runs: Sequence[RunScore], names: Sequence[str]) -> str:
     with canvas(width=3.7, height=3.3) as (figure, axes):
         ax = axes[0]
         for found, name in zip(runs, names, strict=True):
-            ordered = np.sort(found.each.idle_censored_s)
+            ordered = np.sort(found.each.idle_censored_s[found.each.has_reader])
             share = 1 - np.arange(1, len(ordered) + 1) / len(ordered)
             x, y = np.concatenate([[0.0], ordered]), np.concatenate([[1.0], share])
             kept = thinned(len(x))
             ax.step(x[kept], 100 * y[kept], where="post", label=name)
         ax.set_xscale("symlog", linthresh=1.0)
         ax.set_xlim(left=0)
-        longest_s = max(float(found.each.idle_censored_s.max()) for found in runs)
+        longest_s = max(
+            float(found.each.idle_censored_s.max(where=found.each.has_reader, initial=0.0))
+            for found in runs
+        )
         ticks = [tick for tick in (0, 1, 10, 100, 1000) if tick <= max(1.0, longest_s)]
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
@@ -132,7 +135,7 @@ def sweep_plot(groups: dict[str, list[RunScore]]) -> str:
 
 def _chosen(found: RunScore) -> list[tuple[str, int]]:
     """Users with text, by their idle time."""
-    answered = np.flatnonzero(found.run.tokens > 0)
+    answered = np.flatnonzero(found.each.read_tokens > 0)
     order = answered[np.argsort(found.each.idle_censored_s[answered], kind="stable")]
     if not len(order):
         return []
@@ -142,9 +145,10 @@ def _chosen(found: RunScore) -> list[tuple[str, int]]:
 
 def _draw_reader(ax: Axes, found: RunScore, index: int, title: str) -> None:
     run = found.run
-    curve = found.ruler.curve(run.timeline(index))
-    start_s = curve.start_s(run.timeline(index)) - run.arrivals_s[index]
-    times_s = run.times_s[run.offsets[index] : run.offsets[index + 1]] - run.arrivals_s[index]
+    timeline = run.timeline(index)
+    curve = found.ruler.curve(timeline)
+    start_s = curve.start_s(timeline) - timeline.arrival_s
+    times_s = np.array(timeline.read_times_s) - timeline.arrival_s
     count = np.arange(1, len(times_s) + 1)
     # When each token has been read: due, plus all that the reader has waited so far.
     due_s = start_s + count / curve.pace_tok_s

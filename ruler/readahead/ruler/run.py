@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,12 @@ class Run:
     made_times_s: Mapping[int, Floats]
     estimated: int
     """Requests whose tokens had to be spread over fewer times."""
+    thinking_tokens: Mapping[int, int] = field(default_factory=dict)
+    """Of requests whose first so many tokens are thinking."""
+    readerless: frozenset[int] = frozenset()
+    """Requests that nobody reads, as a tool's rounds."""
+    reader_idle_s: Mapping[int, float] = field(default_factory=dict)
+    """How long a reader waited whom the log's writer played while the answer came."""
 
     @property
     def requests(self) -> int:
@@ -59,6 +65,29 @@ class Run:
     def tokens(self) -> Integers:
         """How many tokens each request got."""
         return np.diff(self.offsets)
+
+    @property
+    def has_reader(self) -> Flags:
+        """Which requests somebody reads."""
+        flags = np.ones(self.requests, dtype=np.bool_)
+        flags[list(self.readerless)] = False
+        return flags
+
+    @property
+    def is_all_read(self) -> bool:
+        """Whether each token has a reader, as in logs that say nothing else."""
+        return not (self.thinking_tokens or self.readerless)
+
+    def as_read(self) -> Run:
+        """The run with those tokens only that somebody reads."""
+        if self.is_all_read:
+            return self
+        kept = np.repeat(self.has_reader, self.tokens)
+        for index, thinking in self.thinking_tokens.items():
+            start = int(self.offsets[index])
+            kept[start : min(start + thinking, int(self.offsets[index + 1]))] = False
+        counted = np.concatenate([[0], np.cumsum(kept)])
+        return replace(self, times_s=self.times_s[kept], offsets=counted[self.offsets])
 
     @property
     def firsts_s(self) -> Floats:
@@ -116,6 +145,8 @@ class Run:
             pace_tok_s=None if np.isnan(pace) else pace,
             made_times_s=None if made_s is None else made_s.tolist(),
             slo=self.slos.get(index),
+            thinking_tokens=self.thinking_tokens.get(index, 0),
+            has_reader=index not in self.readerless,
         )
 
     def timelines(self) -> Iterator[Timeline]:
@@ -139,6 +170,9 @@ class Run:
             paces_tok_s=self.paces_tok_s[kept],
             slos={places[r]: slo for r, slo in self.slos.items() if r in places},
             made_times_s={places[r]: t for r, t in self.made_times_s.items() if r in places},
+            thinking_tokens={places[r]: n for r, n in self.thinking_tokens.items() if r in places},
+            readerless=frozenset(places[r] for r in self.readerless if r in places),
+            reader_idle_s={places[r]: s for r, s in self.reader_idle_s.items() if r in places},
         )
 
     def _token_s(self, places: Integers) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from readahead.core.reading.percentiles import Summary
 from readahead.core.reading.score import Ruler, Score
 from readahead.core.reading.timeline import Window
 from readahead.core.reading.tricks import TricksReport, find_tricks
-from readahead.ruler.columns import Columns, columns, gaps_s, penalties
+from readahead.ruler.columns import Columns, benefits, columns, gaps_s
 from readahead.ruler.run import OUTCOMES, Floats, Run
 
 PERCENTILES = (50.0, 90.0, 99.0)
@@ -62,7 +62,7 @@ def score_run(
     each = columns(run, ruler, observed_until_s=observed.end_s)
     duration_s = observed.duration_s
     forms = dict.fromkeys((ruler.form, Form.F2))
-    by_form = {form: _both(run, ruler, each, form=form, duration_s=duration_s) for form in forms}
+    by_form = {form: _both(ruler, each, form=form, duration_s=duration_s) for form in forms}
     distributions = _distributions(run, each)
     tokens = run.tokens
     attained = int(each.attained.sum())
@@ -112,30 +112,19 @@ def smooth_goodput_at(
 ) -> float | None:
     """Smooth goodput of a scored run, had its users read or minded waiting otherwise."""
     usual_s = found.each.idle_censored_s if is_censored else found.each.idle_s
-    lost = penalties(
-        found.ruler.form,
+    each = benefits(
+        found.each,
+        replace(found.ruler, alpha=alpha),
         usual_s if idle_s is None else idle_s,
-        tokens=found.run.tokens.astype(np.float64),
-        paces_tok_s=found.each.paces_tok_s if paces_tok_s is None else paces_tok_s,
-        shape=found.ruler.shape,
+        paces_tok_s=paces_tok_s,
     )
-    benefits = found.run.tokens - alpha * lost
-    return smooth_goodput_tok_s(benefits.tolist(), duration_s=found.observed.duration_s)
+    return smooth_goodput_tok_s(each.tolist(), duration_s=found.observed.duration_s)
 
 
-def _both(run: Run, ruler: Ruler, each: Columns, *, form: Form, duration_s: float) -> SmoothGoodput:
+def _both(ruler: Ruler, each: Columns, *, form: Form, duration_s: float) -> SmoothGoodput:
     """Both variants under one form of f."""
     literal, censored = (
-        run.tokens
-        - ruler.alpha
-        * penalties(
-            form,
-            idle_s,
-            tokens=run.tokens.astype(np.float64),
-            paces_tok_s=each.paces_tok_s,
-            shape=ruler.shape,
-        )
-        for idle_s in (each.idle_s, each.idle_censored_s)
+        benefits(each, ruler, idle_s, form=form) for idle_s in (each.idle_s, each.idle_censored_s)
     )
     return SmoothGoodput(
         literal_tok_s=smooth_goodput_tok_s(literal.tolist(), duration_s=duration_s),

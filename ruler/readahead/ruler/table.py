@@ -156,7 +156,9 @@ def _counts(left_out: Mapping[str, int]) -> Rows:
     for outcome in Outcome:
         yield f"  {outcome.value}", partial(_outcome_text, outcome)
     yield "  without a token", lambda found: str(int((found.run.tokens == 0).sum()))
+    yield "  read by nobody", lambda found: str(len(found.run.readerless))
     yield "tokens", lambda found: str(found.score.tokens)
+    yield "  to be read", lambda found: str(int(found.each.read_tokens.sum()))
     yield "left out of the file", lambda found: str(left_out[found.run.file])
     yield "token times spread", lambda found: str(found.run.estimated)
 

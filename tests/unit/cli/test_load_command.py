@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from readahead.cli.load_build import load_settings, workload_of
 from readahead.cli.load_options import Endpoint, TargetArguments, WorkloadArguments
 from readahead.cli.main import app
-from readahead.loadgen.load_offer import ArrivalSpec, Target, make_offer
+from readahead.loadgen.load_offer import Target, make_offer
+from readahead.loadgen.load_plain import PlainSpec
 from readahead.loadgen.load_settings import Outputs
-from readahead.loadgen.workload import WorkloadSpec as PlainSpec
 from readahead.workload.arrivals import ClosedLoop, GammaArrivals, PoissonArrivals
 from readahead.workload.arrivals_trace import TraceArrivals
 from readahead.workload.spec import WorkloadSpec as SessionSpec
@@ -67,7 +67,7 @@ def test_without_flags_it_is_a_hundred_poisson_requests() -> None:
 
 def test_arrivals_of_other_kinds() -> None:
     found = workload_of(what(arrivals="gamma:rate=4,cv=2", requests=50, seed=3))
-    assert isinstance(found, ArrivalSpec)
+    assert isinstance(found, PlainSpec)
     assert found.arrivals == GammaArrivals(rate_req_s=4, cv=2)
     offer = make_offer(found, WORDS, pace_tok_s=None)
     assert offer.rate_req_s == 4
@@ -78,13 +78,13 @@ def test_arrivals_of_other_kinds() -> None:
 
 def test_the_rate_may_stand_apart() -> None:
     found = workload_of(what(arrivals="gamma:cv=2", rate=3.0))
-    assert isinstance(found, ArrivalSpec)
+    assert isinstance(found, PlainSpec)
     assert found.arrivals == GammaArrivals(rate_req_s=3, cv=2)
 
 
 def test_a_closed_loop_is_labelled() -> None:
     settings = load_settings("http://h", what(closed_loop=7), HOW, outputs=Outputs())
-    assert isinstance(settings.workload, ArrivalSpec)
+    assert isinstance(settings.workload, PlainSpec)
     assert settings.workload.arrivals == ClosedLoop(concurrency=7)
     assert "not an open load" in str(settings.description["workload_summary"])
     offer = make_offer(settings.workload, WORDS, pace_tok_s=None)

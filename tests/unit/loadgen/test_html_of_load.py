@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,9 +16,9 @@ from readahead.loadgen.assertions import check, parse_assertion
 from readahead.loadgen.compare import compare
 from readahead.loadgen.html_readers import readers_over_time
 from readahead.loadgen.html_report import LoadReport, page
-from readahead.loadgen.load_promises import parse_zero_load_ttft, promises
 from readahead.loadgen.report_runs import LoadRun, read_run
 from readahead.loadgen.sweep import SweepPoint
+from readahead.ruler.promises import parse_zero_load_ttft
 
 PAGE_BYTES_MAX = 3_000_000
 FOREIGN = re.compile(r"""(?:src|href|action)\s*=\s*["'](?!\#)|url\((?!["']?\#)|@import""")
@@ -61,8 +62,8 @@ def text_of(html: str) -> str:
 def sample(folder: Path, name: str = "run", **changes: object) -> LoadRun:
     """A run with promises."""
     path = SampleRun(**changes).write(folder / f"{name}.jsonl")  # type: ignore[arg-type]
-    promise_of = promises(parse_zero_load_ttft("0.05"))
-    return read_run(path, Ruler(), label=name, promise_of=promise_of)
+    zero_load = parse_zero_load_ttft("0.05")
+    return read_run(path, Ruler(), label=name, zero_load_ttft=zero_load)
 
 
 def test_one_run_has_all_its_parts(tmp_path: Path) -> None:
@@ -146,9 +147,32 @@ def test_the_area_of_idle_users_is_their_idle_time(tmp_path: Path) -> None:
 def test_promises_come_from_the_class_and_the_idle_system(tmp_path: Path) -> None:
     path = SampleRun().write(tmp_path / "run.jsonl")
     strict, loose = (
-        read_run(path, Ruler(), promise_of=promises(parse_zero_load_ttft(line)))
+        read_run(path, Ruler(), zero_load_ttft=parse_zero_load_ttft(line))
         for line in ("0.001", "10")
     )
     assert strict.score.score.slo_attainment == 0.0
     assert loose.score.score.slo_attainment is not None
     assert loose.score.score.slo_attainment > 0
+
+
+def test_readers_as_played_are_shown_where_they_differ(tmp_path: Path) -> None:
+    """One who skims waits longer than the ruler's reader; equal ones need no table."""
+    path = SampleRun().write(tmp_path / "run.jsonl")
+    plain = read_run(path, Ruler())
+    ruled_s = dict(zip(plain.score.run.request_ids, plain.score.each.idle_censored_s, strict=True))
+    for extra_s, is_shown in ((0.0, False), (0.5, True)):
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for fields in lines:
+            fields["reader_idle_s"] = ruled_s[fields["request_id"]] + extra_s
+        path.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+        shown = page(LoadReport(runs=[read_run(path, Ruler())]))
+        assert ("Readers as they were played" in shown) is is_shown
+        assert (f"<td>{len(lines)}</td><td>{len(lines)}</td>" in shown) is is_shown
+
+
+def test_runs_without_a_reader_have_a_page(tmp_path: Path) -> None:
+    path = SampleRun(scenarios=("tools",)).write(tmp_path / "run.jsonl")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    bare = [json.dumps({**fields, "has_reader": False}) for fields in lines]
+    path.write_text("\n".join(bare) + "\n", encoding="utf-8")
+    assert "No user got a token." in page(LoadReport(runs=[read_run(path, Ruler())]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from readahead.loadgen.load_promises import fit_zero_load_ttft, parse_zero_load_ttft
+from readahead.loadgen.load_promises import fit_zero_load_ttft
+from readahead.ruler.promises import parse_zero_load_ttft
 
 
 @pytest.mark.parametrize(

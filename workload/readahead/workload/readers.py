@@ -14,6 +14,7 @@ from readahead.core.reading.benefit import DEFAULT_PACE_TOK_S
 from readahead.core.reading.pace import PACE_TOK_S_MAX, PACE_TOK_S_MIN
 from readahead.workload.lengths import Lengths, LognormalLength
 from readahead.workload.reader import Reader
+from readahead.workload.streams import STEP, WORD, mixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,25 +95,23 @@ class ReaderPopulation:
 
     def draw(self, rng: random.Random) -> Reader:
         """One reader. Each habit has random numbers of its own, so that changing one share changes
-        nothing else about anybody."""
-        pace_tok_s = self.pace_median_tok_s * math.exp(
-            self.pace_sigma * rng.normalvariate(0.0, 1.0)
-        )
-        drift = self.drift_sigma_per_100_tokens * rng.normalvariate(0.0, 1.0)
-        tells, reports, is_impatient, leaves, skims = (rng.random() for _ in range(5))
-        seeds = [rng.getrandbits(64) for _ in range(3)]
+        nothing else about anybody; one that nobody or everybody has costs nothing to draw."""
+        pace_tok_s = self.pace_median_tok_s * math.exp(self.pace_sigma * rng.gauss(0.0, 1.0))
+        drift = self.drift_sigma_per_100_tokens * rng.gauss(0.0, 1.0)
+        word = rng.getrandbits(64)
         patience_s = leaves_after = skims_from = None
-        if is_impatient < self.impatient_share:
-            patience_s = self.patience.draw(random.Random(seeds[0]))
-        if leaves < self.leaves_share:
-            leaves_after = self.leaves_after.draw(random.Random(seeds[1]))
-        if skims < self.skims_share:
-            skims_from = self.skims_from.draw(random.Random(seeds[2]))
+        if _has(self.impatient_share, word, 0):
+            patience_s = self.patience.draw(random.Random(f"{word}/patience"))
+        if _has(self.leaves_share, word, 1):
+            leaves_after = self.leaves_after.draw(random.Random(f"{word}/leaves"))
+        if _has(self.skims_share, word, 2):
+            skims_from = self.skims_from.draw(random.Random(f"{word}/skims"))
+        reports = _has(self.reports_share, word, 3)
         return Reader(
             pace_tok_s=min(max(pace_tok_s, PACE_TOK_S_MIN), PACE_TOK_S_MAX),
             drift_per_100_tokens=min(max(drift, -0.9), 0.9),
-            tells_pace=tells < self.tells_pace_share,
-            report_every_s=self.report_every_s if reports < self.reports_share else None,
+            tells_pace=_has(self.tells_pace_share, word, 4),
+            report_every_s=self.report_every_s if reports else None,
             patience_s=patience_s,
             leaves_after_tokens=leaves_after,
             skims_from_tokens=skims_from,
@@ -122,6 +121,13 @@ class ReaderPopulation:
     def draw_think_s(self, rng: random.Random) -> float:
         """From the end of reading to the next message."""
         return self.think_time.draw(rng)
+
+
+def _has(share: float, word: int, habit: int) -> bool:
+    """Whether one whose random word this is has a habit that this share of users has."""
+    if share <= 0 or share >= 1:
+        return share >= 1
+    return mixed(word + (habit + 1) * STEP & WORD) < share * (WORD + 1)
 
 
 DEFAULT_READERS = ReaderPopulation()

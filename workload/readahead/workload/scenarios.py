@@ -135,8 +135,8 @@ def opening(
 
 def rounds(mean: float, most: int, rng: random.Random) -> int:
     """How many, 1 to `most`: after each there is another with the same chance (geometric)."""
-    count = 1
-    while count < most and rng.random() < 1 - 1 / mean:
+    count, again = 1, 1 - 1 / mean
+    while count < most and again and rng.random() < again:
         count += 1
     return count
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 
-_WORD = (1 << 64) - 1
-_STEP = 0x9E3779B97F4A7C15  # odd, so that a walk comes by every word
+WORD = (1 << 64) - 1
+STEP = 0x9E3779B97F4A7C15  # odd, so that a walk comes by every word
 
 
-def _mixed(word: int) -> int:
-    """SplitMix64's finaliser: neighbouring words become unrelated ones."""
-    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
-    word = (word ^ (word >> 27)) * 0x94D049BB133111EB & _WORD
+def mixed(word: int) -> int:
+    """SplitMix64's finaliser: neighbouring words of 64 bits become unrelated ones."""
+    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & WORD
+    word = (word ^ (word >> 27)) * 0x94D049BB133111EB & WORD
     return word ^ (word >> 31)
 
 
@@ -32,14 +32,17 @@ class Stream(random.Random):
 
     def restart(self, index: int) -> Stream:
         """Goes to the first number of an index. Returns itself."""
-        self._word = _mixed(self._origin + index * _STEP & _WORD)
+        self._word = mixed(self._origin + index * STEP & WORD)
         self.gauss_next = None
         return self
 
     def random(self) -> float:
         """Evenly from [0, 1), 53 bits."""
-        self._word = word = self._word + _STEP & _WORD
-        return (_mixed(word) >> 11) * 2.0**-53
+        self._word = word = self._word + STEP & WORD
+        # As `mixed`, without the call: a plan draws some of these for each session.
+        word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & WORD
+        word = (word ^ (word >> 27)) * 0x94D049BB133111EB & WORD
+        return ((word ^ (word >> 31)) >> 11) * 2.0**-53
 
     def getrandbits(self, k: int, /) -> int:
         """That many random bits."""
@@ -47,8 +50,8 @@ class Stream(random.Random):
             raise ValueError(f"number of bits must be at least 0, got {k}")
         bits = 0
         for _ in range(-(-k // 64)):
-            self._word = self._word + _STEP & _WORD
-            bits = bits << 64 | _mixed(self._word)
+            self._word = self._word + STEP & WORD
+            bits = bits << 64 | mixed(self._word)
         return bits >> (-k % 64)
 
     def seed(self, a: object = None, version: int = 2) -> None:

@@ -55,6 +55,9 @@ class ReadingCurve:
     time whenever it comes, and token i is due (i - 1) / pace + offset later: the reader starts
     with what he sees, and the wait for the first token goes unpunished.
 
+    Tokens are counted from the first one after the thinking; those of the thinking are never due.
+    Without a reader none is.
+
     Ref: [SmoothGoodput] Eq. 5.
     """
 
@@ -69,20 +72,23 @@ class ReadingCurve:
 
     def start_s(self, timeline: Timeline) -> float:
         """The time t with d_i = t + i / pace; inf where no first token gives an origin."""
+        if not timeline.has_reader:
+            return math.inf
         if self.origin is Origin.COMMIT:
             return timeline.arrival_s + self.offset_s
-        if not timeline.tokens:
-            return math.inf
-        return timeline.token_times_s[0] + self.offset_s - 1 / self.pace_tok_s
+        read_s = timeline.read_times_s
+        return read_s[0] + self.offset_s - 1 / self.pace_tok_s if len(read_s) else math.inf
 
     def due_times_s(self, timeline: Timeline) -> list[float]:
-        """When each delivered token was due, on the timeline's clock."""
+        """When each delivered token was due, on the timeline's clock; inf for never."""
         start_s, pace_tok_s = self.start_s(timeline), self.pace_tok_s
-        return [start_s + i / pace_tok_s for i in range(1, timeline.tokens + 1)]
+        read = len(timeline.read_times_s)
+        due_times_s = [start_s + i / pace_tok_s for i in range(1, read + 1)]
+        return [math.inf] * (timeline.tokens - read) + due_times_s
 
     def next_due_s(self, timeline: Timeline) -> float:
         """When the token after the last delivered one is due; inf for never."""
-        return self.start_s(timeline) + (timeline.tokens + 1) / self.pace_tok_s
+        return self.start_s(timeline) + (len(timeline.read_times_s) + 1) / self.pace_tok_s
 
     def is_met(self, timeline: Timeline) -> bool:
         """Whether each token came in time. Without a token nothing is met."""

@@ -18,6 +18,7 @@ def idle_s(
     Literal, a stall is charged when the late token comes, so that a user left hanging for ever
     costs nothing. Censored, a request that did not end normally is also charged with the wait for
     the token that never came, until it was ended, or else until the end of observation.
+    Under a reading curve, thinking is waited for and not read; without a reader nobody idles.
 
     Ref: [SmoothGoodput] Eq. 9. Differs: never negative, since a fast answer is no credit against
     a wait; and the censored form, which the paper does not have.

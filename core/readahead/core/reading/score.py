@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from readahead.core.reading import benefit as benefits
-from readahead.core.reading.curves import Origin, ReadingCurve, Slo
+from readahead.core.reading.curves import EndToEnd, Origin, ReadingCurve, Slo
 from readahead.core.reading.idle import idle_s
 from readahead.core.reading.metrics.andes_qoe import andes_qoe
 from readahead.core.reading.metrics.e2e_s import e2e_s
@@ -33,6 +33,9 @@ from readahead.core.reading.metrics.tpot_s import tpot_s
 from readahead.core.reading.metrics.ttft_s import ttft_s
 from readahead.core.reading.percentiles import Summary, summary
 from readahead.core.reading.timeline import Outcome, Timeline, Window, window
+
+NO_BOUND = EndToEnd(e2e_s=math.inf)
+"""What a request was promised that nobody reads and that was promised nothing: an end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +65,17 @@ class Ruler:
 
     def promise(self, timeline: Timeline) -> Slo:
         """What this request is held to."""
-        return timeline.slo or self.slo or self.curve(timeline)
+        unsaid = self.curve(timeline) if timeline.has_reader else NO_BOUND
+        return timeline.slo or self.slo or unsaid
 
     def benefit(self, timeline: Timeline, idle_s: float) -> float:
-        """What this request's user got out of it, given his idle time."""
+        """What this request's user got out of it, given his idle time; 0 without a user."""
+        if not timeline.has_reader:
+            return 0.0
         return benefits.benefit(
             self.form,
             idle_s,
-            tokens=timeline.tokens,
+            tokens=len(timeline.read_times_s),
             pace_tok_s=self.curve(timeline).pace_tok_s,
             alpha=self.alpha,
             shape=self.shape,
@@ -78,7 +84,7 @@ class Ruler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestScore:
-    """The metrics of one request."""
+    """The metrics of one request. Where nobody reads it, nobody idles, and its benefit is 0."""
 
     request_id: str
     tokens: int
@@ -87,6 +93,7 @@ class RequestScore:
     benefit: float
     benefit_censored: float
     is_attained: bool
+    has_reader: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +136,7 @@ def request_score(
         benefit=ruler.benefit(timeline, literal_s),
         benefit_censored=ruler.benefit(timeline, censored_s),
         is_attained=is_attained(timeline, ruler.promise(timeline)),
+        has_reader=timeline.has_reader,
     )
 
 
@@ -149,8 +157,8 @@ def score(timelines: Sequence[Timeline], ruler: Ruler, *, observed: Window | Non
         smooth_goodput_censored_tok_s=smooth_goodput_censored_tok_s(
             (one.benefit_censored for one in each), duration_s=duration_s
         ),
-        user_idle_s=summary(one.idle_s for one in each),
-        user_idle_censored_s=summary(one.idle_censored_s for one in each),
+        user_idle_s=summary(one.idle_s for one in each if one.has_reader),
+        user_idle_censored_s=summary(one.idle_censored_s for one in each if one.has_reader),
         slo_attainment=slo_attainment(attained),
         goodput_req_s=goodput_req_s(attained, duration_s=duration_s),
         goodput_tok_s=goodput_tok_s(
@@ -164,6 +172,6 @@ def score(timelines: Sequence[Timeline], ruler: Ruler, *, observed: Window | Non
         tbt_s=summary(gap for t in timelines for gap in tbt_s(t)),
         tpot_s=summary(s for t in timelines if (s := tpot_s(t)) is not None),
         e2e_s=summary(s for t in timelines if (s := e2e_s(t)) is not None),
-        andes_qoe=summary(andes_qoe(t) for t in timelines),
+        andes_qoe=summary(andes_qoe(t) for t in timelines if t.has_reader),
         fluidity_index=summary(fluidity_index(t) for t in timelines),
     )

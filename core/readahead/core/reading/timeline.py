@@ -39,11 +39,22 @@ class Timeline:
     """When each token existed, where the log says."""
     slo: Slo | None = None
     """What it was promised, where the log says."""
+    thinking_tokens: int = 0
+    """The first so many of its tokens are thinking, which nobody reads."""
+    has_reader: bool = True
+    """False: a program takes the answer as a whole, as in the rounds of a tool loop."""
 
     @property
     def tokens(self) -> int:
         """How many tokens were delivered."""
         return len(self.token_times_s)
+
+    @property
+    def read_times_s(self) -> Sequence[float]:
+        """Delivery of each token that somebody reads: those after the thinking."""
+        if not self.has_reader:
+            return ()
+        return self.token_times_s[self.thinking_tokens :]
 
     @property
     def last_s(self) -> float:

@@ -11,11 +11,15 @@ from readahead.ruler.formats import record
 from readahead.ruler.formats.documents import json_lines
 from readahead.ruler.formats.record import FieldError, Item, Json, RequestRecord, RunHeader
 from readahead.ruler.problems import ProblemKind, Problems
+from readahead.ruler.promises import zero_load_ttft_of
 
 
 def read(path: Path, problems: Problems) -> Iterator[Item]:
     """The one run of the file."""
-    yield RunHeader(rate_req_s=_rate_req_s(path))
+    description = _description(path)
+    yield RunHeader(
+        rate_req_s=_rate_req_s(description), zero_load_ttft=zero_load_ttft_of(description)
+    )
     for line, fields in json_lines(path, problems):
         try:
             yield _request(fields, line=line)
@@ -35,7 +39,12 @@ def _request(fields: Json, *, line: int) -> RequestRecord:
         pace_tok_s=record.optional_number(fields, "pace_tok_s"),
         made_times_s=record.optional_numbers(fields, "made_times_s"),
         slo=_slo(fields),
+        slo_class=record.slo_class(fields),
         is_estimated=bool(fields.get("token_counts_estimated")),
+        thinking_tokens=record.count(fields, "thinking_tokens"),
+        has_reader=record.flag(fields, "has_reader", absent=True),
+        is_pace_told=record.flag(fields, "is_pace_told", absent=True),
+        reader_idle_s=record.optional_number(fields, "reader_idle_s"),
     )
 
 
@@ -49,12 +58,16 @@ def _slo(fields: Json) -> Slo | None:
         raise FieldError(ProblemKind.BAD_VALUE, f"slo: {error}") from error
 
 
-def _rate_req_s(path: Path) -> float | None:
-    """The offered rate that `readahead load` wrote beside its records."""
+def _description(path: Path) -> Mapping[str, object]:
+    """What `readahead load` wrote beside its records; empty where there is nothing to use."""
     try:
         description = json.loads(path.with_name(path.name + ".meta.json").read_bytes())
     except (OSError, ValueError):
-        return None
-    settings = description.get("settings") if isinstance(description, Mapping) else None
+        return {}
+    return description if isinstance(description, Mapping) else {}
+
+
+def _rate_req_s(description: Mapping[str, object]) -> float | None:
+    settings = description.get("settings")
     rate = settings.get("rate_req_s") if isinstance(settings, Mapping) else None
     return float(rate) if isinstance(rate, int | float) else None

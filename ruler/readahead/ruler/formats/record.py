@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from readahead.core.reading.curves import EndToEnd, Slo, TtftTbt, TtftTpot
 from readahead.core.reading.timeline import Outcome
 from readahead.ruler.problems import ProblemKind, Problems
+from readahead.ruler.promises import ZeroLoadTtft
+from readahead.workload.slo import SloClass
 
 Json = Mapping[str, object]
 
@@ -23,6 +26,8 @@ class RunHeader:
     """Offered load, where the file says it."""
     notes: tuple[str, ...] = ()
     """What the format cannot say, for the reader of the score."""
+    zero_load_ttft: ZeroLoadTtft | None = None
+    """What the promises of SLO classes are multiples of, where the file says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +44,16 @@ class RequestRecord:
     pace_tok_s: float | None = None
     made_times_s: Sequence[float] | None = None
     slo: Slo | None = None
+    slo_class: SloClass | None = None
+    """What its scenario promises; `slo` goes before it."""
     is_estimated: bool = False
     """The log has fewer times than tokens: they were spread."""
+    thinking_tokens: int = 0
+    has_reader: bool = True
+    is_pace_told: bool = True
+    """The system was told the pace."""
+    reader_idle_s: float | None = None
+    """How long the reader waited whom the log's writer played."""
 
 
 Item = RunHeader | RequestRecord
@@ -101,6 +114,16 @@ def optional_numbers(fields: Json, name: str) -> list[float] | None:
     return None if fields.get(name) is None else numbers(fields, name)
 
 
+def flag(fields: Json, name: str, *, absent: bool) -> bool:
+    """True or false; `absent` where there is none."""
+    value = fields.get(name)
+    if value is None:
+        return absent
+    if not isinstance(value, bool):
+        raise FieldError(ProblemKind.BAD_VALUE, f"{name} must be true or false, is {value!r:.60}")
+    return value
+
+
 def mapping(fields: Json, name: str) -> Json:
     """An object that must be there."""
     value = fields.get(name)
@@ -149,6 +172,19 @@ def slo_of(bounds: Mapping[str, float]) -> Slo:
         case {"e2e_s": e2e_s, **rest} if not rest:
             return EndToEnd(e2e_s=e2e_s)
     raise ValueError("an objective is ttft_s with tbt_s, ttft_s with tpot_s, or e2e_s")
+
+
+def slo_class(fields: Json) -> SloClass | None:
+    """The SLO class of a request; None where it has none."""
+    if fields.get("slo_class") is None:
+        return None
+    named = mapping(fields, "slo_class")
+    bounds = {name: number(named, name) for name in ("ttft_slowdown", "tpot_s")}
+    think_s = optional_number(named, "think_tpot_s")
+    for name, bound in {**bounds, "think_tpot_s": 1.0 if think_s is None else think_s}.items():
+        if not 0 < bound < math.inf:
+            raise FieldError(ProblemKind.BAD_VALUE, f"slo_class: {name} must be > 0, is {bound}")
+    return SloClass(name=str(named.get("name", "")), think_tpot_s=think_s, **bounds)
 
 
 def spread(frame_times_s: Sequence[float], tokens: int) -> tuple[Sequence[float], bool]:

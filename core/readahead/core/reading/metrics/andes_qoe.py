@@ -15,7 +15,7 @@ METRIC = Metric(
         "a_i = max(t_i, a_(i-1) + 1 / speed), a_0 = arrival + TTFT target"
     ),
     source="[Andes] its QoE, with its targets: 1.3 s and 4.8 tokens/s",
-    undefined="never; 0 without a token",
+    undefined="nobody reads the request; 0 without a token to read",
 )
 
 TTFT_TARGET_S = 1.3
@@ -29,12 +29,13 @@ def andes_qoe(
     timeline: Timeline, *, ttft_s: float = TTFT_TARGET_S, speed_tok_s: float = SPEED_TOK_S
 ) -> float:
     """1 for a reader who never waits; 0 for one whose whole answer comes at once, too late."""
-    n = timeline.tokens
+    read_s = timeline.read_times_s
+    n = len(read_s)
     if not n:
         return 0.0
     start_s = timeline.arrival_s + ttft_s
     reads_s, behind_s = start_s, []
-    for i, t in enumerate(timeline.token_times_s, start=1):
+    for i, t in enumerate(read_s, start=1):
         due_s = start_s + i / speed_tok_s
         reads_s = max(t, reads_s + 1 / speed_tok_s, due_s)  # due_s: rounding does not add up
         behind_s.append(reads_s - due_s)

@@ -14,7 +14,7 @@ METRIC = Metric(
     unit="tokens/s",
     formula=(
         "Σ_r Σ_i w_i / T; w_i = 1 up to 0.1 n unread tokens when token i comes, "
-        "0 from 0.2 n on, linear between"
+        "0 from 0.2 n on, linear between; over the tokens that are read"
     ),
     source="[TokenFlow] its weights, with the reader of `user_idle_s`",
     undefined="the run has no duration",
@@ -29,12 +29,12 @@ NONE_SHARE = 0.2
 
 def effective_tokens(timeline: Timeline, curve: ReadingCurve) -> float:
     """One request's tokens, each weighted by how soon it was needed."""
-    n, pace_tok_s = timeline.tokens, curve.pace_tok_s
+    read_s, pace_tok_s = timeline.read_times_s, curve.pace_tok_s
     reads_until = curve.start_s(timeline) + 1 / pace_tok_s
     weights = []
-    for i, t in enumerate(timeline.token_times_s):
+    for i, t in enumerate(read_s):
         unread = min(float(i), max(0.0, (reads_until - t) * pace_tok_s))
-        weights.append(_weight(unread / n))
+        weights.append(_weight(unread / len(read_s)))
         reads_until = max(reads_until, t) + 1 / pace_tok_s
     return math.fsum(weights)
 

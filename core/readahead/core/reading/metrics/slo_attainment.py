@@ -13,7 +13,8 @@ METRIC = Metric(
     unit="share of requests, 0 to 1",
     formula=(
         "Σ_r 1(r ended normally and ∀i t_i ≤ d_i) / |R|; "
-        "d is the request's own SLO, or else the one given, or else the reading curve"
+        "d is the request's own SLO, or else the one given, or else the reading curve, "
+        "or, where nobody reads, never"
     ),
     source="[SmoothGoodput] Eq. 6; what was declined or cut off is missed, as in [SLOs-Serve]",
     undefined="there are no requests",

@@ -10,7 +10,10 @@ from readahead.core.reading.metrics.metric import Metric
 METRIC = Metric(
     name="smooth_goodput_tok_s",
     unit="tokens/s",
-    formula="Σ_r (n_r - alpha f(l_r)) / T over all requests committed in T; l_r is `user_idle_s`",
+    formula=(
+        "Σ_r (n_r - alpha f(l_r)) / T over all requests committed in T that somebody reads; "
+        "n_r are the tokens that are read, l_r is `user_idle_s`"
+    ),
     source="[SmoothGoodput] Eq. 10 and 11",
     undefined="the run has no duration",
 )

@@ -15,7 +15,7 @@ METRIC = Metric(
         "e = when it was ended, or else the end of observation"
     ),
     source="our rule; see `smooth_goodput_censored_tok_s`",
-    undefined="never",
+    undefined="nobody reads the request",
 )
 
 

@@ -11,11 +11,12 @@ METRIC = Metric(
     name="user_idle_s",
     unit="seconds, per request",
     formula=(
-        "l = max(0, max_i (t_i - d_i)), d_i = origin + offset + i / pace: "
+        "l = max(0, max_i (t_i - d_i)), d_i = origin + offset + i / pace, "
+        "over the tokens that are read: "
         "the total stall of a reader who resumes where he stopped"
     ),
     source="[SmoothGoodput] Eq. 5 and 9, clamped at 0",
-    undefined="never; 0 without a token",
+    undefined="nobody reads the request; 0 without a token",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from readahead.loadgen.lengths import FixedLength, LognormalLength, parse_lengths
+from readahead.workload.lengths import FixedLength, LognormalLength, parse_lengths
 
 
 def test_both_forms() -> None:
