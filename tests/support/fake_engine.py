@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from readahead.core.cluster import WorkerLoad
@@ -17,6 +17,7 @@ from readahead.services.engine.engine import (
     LegKey,
     LegOutput,
     LegRequest,
+    ReaderUpdate,
 )
 
 Script = Callable[[LegRequest], Sequence[LegOutput]]
@@ -72,6 +73,8 @@ class FakeEngine:
         requests: every leg ever submitted, oldest first.
         aborted: keys of legs closed before their end, oldest first.
         renewed: every list of keys given to `renew_handovers`.
+        reader_updates: everything given to `update_readers`, oldest first.
+        policies: names given to `select_policy`, oldest first.
         released: every key given to `release_handovers`.
         handovers: keys of KV caches that wait to be pulled.
         script: what a new leg says by itself; replace it at any time.
@@ -93,6 +96,8 @@ class FakeEngine:
         self.aborted: list[LegKey] = []
         self.renewed: list[list[LegKey]] = []
         self.released: list[LegKey] = []
+        self.reader_updates: list[ReaderUpdate] = []
+        self.policies: list[str] = []
         self.handovers: set[LegKey] = set()
         self.closed = False
         self._dead = False
@@ -180,6 +185,13 @@ class FakeEngine:
             waiting=0,
             kv_blocks_free=self._description.kv_blocks - len(self.legs) - len(self.handovers),
         )
+
+    def update_readers(self, updates: Iterable[ReaderUpdate]) -> None:
+        self.reader_updates.extend(updates)
+
+    async def select_policy(self, name: str, knobs: Mapping[str, float]) -> None:
+        del knobs
+        self.policies.append(name)
 
     async def inspect(self) -> EngineState:
         return EngineState(

@@ -35,6 +35,7 @@ from readahead.core.router_state import RouterState
 from readahead.router import metrics, wire
 from readahead.router.links import UnansweredError, WorkerLink
 from readahead.router.outbox import LegKey
+from readahead.router.reader_mail import ReaderNote
 from readahead.router.request_log import log_end
 from readahead.router.session import LiveSession
 from readahead.runtime.clock import monotonic_s
@@ -104,6 +105,19 @@ class Driver:
         finally:
             self._is_busy = False
         self._set_timer()
+
+    def tell_worker_of_reader(self, request_id: RequestId) -> None:
+        """Has the engine that generates a request's text know how far its reader is."""
+        session = self.sessions.get(request_id)
+        if session is None or session.worker_id is None or session.leg is Leg.PREFILL:
+            return
+        if link := self.links.get(session.worker_id):
+            note = ReaderNote(
+                pace_tok_s=session.reader.clock.pace_tok_s,
+                tokens_read=session.reader.tokens_read,
+                at=self._now(),
+            )
+            link.tell_reader(LegKey(request_id, session.attempt), note)
 
     async def wait_idle(self) -> None:
         """Returns once no request is alive."""
@@ -220,6 +234,11 @@ class Driver:
                     session.call.sampling, max_tokens=session.max_tokens
                 ),
                 handover=session.handover,
+            )
+            wire.name_reader(
+                message,
+                pace_tok_s=session.reader.clock.pace_tok_s,
+                age_s=self._now() - session.arrived_at,
             )
             await link.submit(message, session.trace.headers())
         except ReadaheadError as error:

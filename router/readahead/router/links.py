@@ -14,6 +14,7 @@ from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import RequestId, WorkerId
 from readahead.router import wire
 from readahead.router.outbox import LegKey, Outbox
+from readahead.router.reader_mail import ReaderMail, ReaderNote
 from readahead.runtime.clock import monotonic_s
 from readahead.runtime.config import PeerTlsConfig
 from readahead.runtime.rpc.channel import channel
@@ -28,6 +29,9 @@ _CONTROL_S_MAX = 2.0
 """Longest wait for the answer to a cancel, a renewal or a release; leases outlast it."""
 _NAMES_PER_MESSAGE = 4096
 """The proto's own limit."""
+_READERS_EVERY_S = 0.05
+"""News of readers is gathered for so long: an engine plans in seconds of unread text, and a call
+costs a thousand times more than a note in it."""
 _CANCELS_AT_ONCE = 64
 """Cancels in flight to one worker; a burst of departures must not starve its Submits."""
 
@@ -79,6 +83,7 @@ class WorkerLink:
             worker_service_pb2_grpc.WorkerServiceStub(self._channel)  # type: ignore[assignment]  # one class serves both
         )
         self._outbox = Outbox()
+        self._reader_mail = ReaderMail()
         self._submitting: set[LegKey] = set()
         self._cancels_due: set[LegKey] = set()
         self._stopped = asyncio.Event()
@@ -135,6 +140,7 @@ class WorkerLink:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read_steps())
                 tasks.create_task(self._send_outbox())
+                tasks.create_task(self._send_reader_mail())
                 tasks.create_task(self._probe())
                 tasks.create_task(self._wait_stop())
         except* LinkBrokenError as broken:
@@ -189,6 +195,10 @@ class WorkerLink:
     def release(self, key: LegKey) -> None:
         """Frees a handover."""
         self._outbox.release(key)
+
+    def tell_reader(self, key: LegKey, note: ReaderNote) -> None:
+        """Says what is known of a leg's reader."""
+        self._reader_mail.put(key, note)
 
     async def _submit(
         self, message: pb.SubmitRequest, metadata: tuple[tuple[str, str], ...]
@@ -260,6 +270,19 @@ class WorkerLink:
                     calls.create_task(self._renew_now(renewals))
                 if releases := self._outbox.take_releases(_NAMES_PER_MESSAGE):
                     calls.create_task(self._release_now(releases))
+
+    async def _send_reader_mail(self) -> None:
+        while True:
+            await self._reader_mail.wait()
+            await asyncio.sleep(_READERS_EVERY_S)
+            message = wire.readers_to_proto(
+                self._reader_mail.take(_NAMES_PER_MESSAGE), now=monotonic_s()
+            )
+            try:
+                await self._stub.UpdateReaders(message, timeout=_CONTROL_S_MAX)
+            except grpc.aio.AioRpcError as error:
+                # The worker goes on by its own reckoning, and the next news corrects it.
+                log.debug("reader_news_lost", address=self.address, code=error.code().name)
 
     async def _cancel_now(self, key: LegKey) -> None:
         message = pb.WorkerServiceCancelRequest(request_id=key.request_id, attempt=key.attempt)

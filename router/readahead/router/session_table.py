@@ -112,6 +112,7 @@ class SessionTable:
             self._readers.acknowledge(reader, tokens_read, now=self._now())
         if request_id in self._driver.sessions:
             self._driver.handle(ReadingReported(request_id=request_id, tokens_read=tokens_read))
+            self._driver.tell_worker_of_reader(request_id)
             return True
         return reader is not None or self._driver.state.explain(request_id) is not None
 

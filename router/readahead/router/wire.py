@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from readahead.core.cluster import Role, WorkerDescription, WorkerLoad
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import FinishReason, Incarnation, Leg, RequestId, WorkerId
+from readahead.router.outbox import LegKey
+from readahead.router.reader_mail import ReaderNote
 from readahead.router.sessions import Sampling
 from readahead.v1 import sampling_pb2, worker_service_pb2
 
@@ -27,6 +29,7 @@ _FINISH_NUMBERS = {
     FinishReason.STOP: sampling_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: sampling_pb2.FINISH_REASON_LENGTH,
 }
+_UINT32_MAX = 2**32 - 1
 _REASONS = {reason.value: reason for reason in Reason}
 
 
@@ -95,6 +98,30 @@ def sampling_to_proto(sampling: Sampling, *, max_tokens: int) -> sampling_pb2.Sa
         ignore_eos=sampling.ignore_eos,
         min_tokens=sampling.min_tokens,
     )
+
+
+def name_reader(
+    message: worker_service_pb2.SubmitRequest, *, pace_tok_s: float, age_s: float
+) -> None:
+    """Says how fast the leg's user reads, and how long ago he sent the request."""
+    message.pace_tok_s = pace_tok_s
+    message.age_ns = max(0, round(age_s * 1e9))
+
+
+def readers_to_proto(
+    notes: Sequence[tuple[LegKey, ReaderNote]], *, now: float
+) -> worker_service_pb2.UpdateReadersRequest:
+    """What is known of readers, with its age."""
+    message = worker_service_pb2.UpdateReadersRequest()
+    for key, note in notes:
+        message.readers.add(
+            request_id=key.request_id,
+            attempt=key.attempt,
+            pace_tok_s=note.pace_tok_s,
+            tokens_read=min(note.tokens_read, _UINT32_MAX),  # what callers say has no bound
+            age_ns=max(0, round((now - note.at) * 1e9)),
+        )
+    return message
 
 
 def submit_to_proto(

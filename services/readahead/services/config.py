@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from readahead.core.cluster import Role
 from readahead.core.config import Checked, require
-from readahead.runtime.config import MembershipConfig, TelemetryConfig, TlsConfig
+from readahead.runtime.config import (
+    MembershipConfig,
+    PeerTlsConfig,
+    TelemetryConfig,
+    TlsConfig,
+)
+from readahead.services.engine.vllm_scheduler_names import make_engine_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,17 @@ class EngineConfig(Checked):
     tensor_parallel_size: int = 1
     iteration_log: str = ""
     """File that gets a line for each iteration, for `readahead calibrate`. Empty: none."""
+    policy: str = "vllm"
+    """What decides each iteration of a vLLM engine: "vllm", its own order, or a policy of ours."""
+    policy_knobs: Mapping[str, float] = field(default_factory=dict)
+    """Knobs of the policy that are turned; the others have their defaults."""
+    planner_budget_s: float = 0.002
+    """Longest time for a plan; after more, the iteration takes vLLM's own order."""
+    delivery_lag_s: float = 0.02
+    """What a token takes from the engine to its reader, as the planner counts it."""
+    latency_profile: str = ""
+    """Iteration times that the planner believes in: a profile's name, or a .json file as
+    `readahead calibrate` writes it. Empty: it plans by tokens alone."""
     emulated_time_scale: float = 1.0
     """For `emulated`: multiplies every modelled time; 0.1 runs ten times faster."""
 
@@ -47,6 +65,12 @@ class EngineConfig(Checked):
         require("engine.requests_max", self.requests_max, least=1)
         require("engine.batch_tokens_max", self.batch_tokens_max, least=16)
         require("engine.tensor_parallel_size", self.tensor_parallel_size, least=1)
+        try:
+            make_engine_policy(self.policy, self.policy_knobs)
+        except ValueError as error:
+            raise ValueError(f"engine.policy: {error}") from None
+        require("engine.planner_budget_s", self.planner_budget_s, least=1e-5, most=1)
+        require("engine.delivery_lag_s", self.delivery_lag_s, least=0, most=10)
         require("engine.emulated_time_scale", self.emulated_time_scale, least=1e-6, most=1000)
 
 
@@ -55,18 +79,50 @@ class KvConfig(Checked):
     """How KV caches move between workers."""
 
     backend: str = "nixl"
-    """"nixl"."""
+    """"nixl", or "grpc": gRPC streams by way of a copy in host memory, where there is no fabric."""
     side_channel_host: str = "127.0.0.1"
     side_channel_port: int = 0
-    """Where peers fetch NIXL metadata. 0: a free port."""
+    """Where peers fetch NIXL metadata, or KV caches themselves over gRPC. 0: a free port. Ranks
+    of a tensor-parallel engine take the ports that follow."""
     lease_s: int = 30
     """How long an un-pulled KV cache is kept without a renewal. vLLM beats every lease // 6."""
+    host_bytes: int = 1 << 30
+    """For `grpc`: most host memory for copies of KV caches, for each rank; taken as it is used."""
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    """For `grpc`: how peers dial this worker for KV caches. Empty: as the worker's own `tls`."""
+    peer_tls: PeerTlsConfig = field(default_factory=PeerTlsConfig)
+    """For `grpc`: how this worker dials peers. Empty: it trusts the authority in `tls` that signs
+    its clients, and shows its own certificate."""
 
     def __post_init__(self) -> None:
-        if self.backend != "nixl":
-            raise ValueError(f"kv.backend must be nixl, got {self.backend!r}")
+        if self.backend not in {"nixl", "grpc"}:
+            raise ValueError(f"kv.backend must be nixl or grpc, got {self.backend!r}")
         require("kv.side_channel_port", self.side_channel_port, least=0, most=65535)
         require("kv.lease_s", self.lease_s, least=6, most=3600)
+        require("kv.host_bytes", self.host_bytes, least=0)
+
+    def secured(self, tls: TlsConfig) -> KvConfig:
+        """With the worker's own certificate where this has none.
+
+        Raises:
+            ValueError: peers would serve TLS and it is not said whom to trust.
+        """
+        if self.backend != "grpc":
+            return self
+        own = self.tls if self.tls.certificate_file else tls
+        peer = self.peer_tls
+        if own.certificate_file and not peer.authority_file:
+            if not own.client_authority_file:
+                raise ValueError(
+                    "kv.peer_tls.authority_file is needed: peers show certificates, and "
+                    "neither it nor tls.client_authority_file says who signs them"
+                )
+            peer = PeerTlsConfig(
+                authority_file=own.client_authority_file,
+                certificate_file=own.certificate_file,
+                key_file=own.key_file,
+            )
+        return replace(self, tls=own, peer_tls=peer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

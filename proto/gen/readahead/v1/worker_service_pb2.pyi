@@ -169,6 +169,8 @@ class SubmitRequest(google.protobuf.message.Message):
     SAMPLING_FIELD_NUMBER: builtins.int
     ROUTER_ID_FIELD_NUMBER: builtins.int
     HANDOVER_FIELD_NUMBER: builtins.int
+    PACE_TOK_S_FIELD_NUMBER: builtins.int
+    AGE_NS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request."""
     attempt: builtins.int
@@ -179,6 +181,10 @@ class SubmitRequest(google.protobuf.message.Message):
     """Which Steps stream gets the output."""
     handover: builtins.bytes
     """For LEG_DECODE: as returned by the prefill leg, verbatim. Opaque to the router."""
+    pace_tok_s: builtins.float
+    """Tokens per second that the request's reader reads; unset: nobody knows."""
+    age_ns: builtins.int
+    """How long ago the request arrived at the router. Ages, since clocks differ between machines."""
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The prompt."""
@@ -197,9 +203,15 @@ class SubmitRequest(google.protobuf.message.Message):
         sampling: readahead.v1.sampling_pb2.SamplingParams | None = ...,
         router_id: builtins.str = ...,
         handover: builtins.bytes = ...,
+        pace_tok_s: builtins.float | None = ...,
+        age_ns: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "handover", b"handover", "leg", b"leg", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "router_id", b"router_id", "sampling", b"sampling"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_ns", b"_age_ns", "_pace_tok_s", b"_pace_tok_s", "age_ns", b"age_ns", "pace_tok_s", b"pace_tok_s", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_ns", b"_age_ns", "_pace_tok_s", b"_pace_tok_s", "age_ns", b"age_ns", "attempt", b"attempt", "handover", b"handover", "leg", b"leg", "pace_tok_s", b"pace_tok_s", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "router_id", b"router_id", "sampling", b"sampling"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_age_ns", b"_age_ns"]) -> typing.Literal["age_ns"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_pace_tok_s", b"_pace_tok_s"]) -> typing.Literal["pace_tok_s"] | None: ...
 
 global___SubmitRequest = SubmitRequest
 
@@ -508,6 +520,77 @@ class ReleaseHandoversRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["handovers", b"handovers"]) -> None: ...
 
 global___ReleaseHandoversRequest = ReleaseHandoversRequest
+
+@typing.final
+class ReaderNews(google.protobuf.message.Message):
+    """One leg's reader."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    PACE_TOK_S_FIELD_NUMBER: builtins.int
+    TOKENS_READ_FIELD_NUMBER: builtins.int
+    AGE_NS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """The request."""
+    attempt: builtins.int
+    """Its try."""
+    pace_tok_s: builtins.float
+    """Tokens per second that he reads; unset: as before."""
+    tokens_read: builtins.int
+    """Tokens of this leg's output that he has come to; unset: nobody knows."""
+    age_ns: builtins.int
+    """How long ago that was so."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        pace_tok_s: builtins.float | None = ...,
+        tokens_read: builtins.int | None = ...,
+        age_ns: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_pace_tok_s", b"_pace_tok_s", "_tokens_read", b"_tokens_read", "pace_tok_s", b"pace_tok_s", "tokens_read", b"tokens_read"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_pace_tok_s", b"_pace_tok_s", "_tokens_read", b"_tokens_read", "age_ns", b"age_ns", "attempt", b"attempt", "pace_tok_s", b"pace_tok_s", "request_id", b"request_id", "tokens_read", b"tokens_read"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_pace_tok_s", b"_pace_tok_s"]) -> typing.Literal["pace_tok_s"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tokens_read", b"_tokens_read"]) -> typing.Literal["tokens_read"] | None: ...
+
+global___ReaderNews = ReaderNews
+
+@typing.final
+class UpdateReadersRequest(google.protobuf.message.Message):
+    """News of readers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    READERS_FIELD_NUMBER: builtins.int
+    @property
+    def readers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ReaderNews]:
+        """At most 4096. Those of legs that do not run here are ignored."""
+
+    def __init__(
+        self,
+        *,
+        readers: collections.abc.Iterable[global___ReaderNews] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["readers", b"readers"]) -> None: ...
+
+global___UpdateReadersRequest = UpdateReadersRequest
+
+@typing.final
+class UpdateReadersResponse(google.protobuf.message.Message):
+    """Empty: the engine knows it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___UpdateReadersResponse = UpdateReadersResponse
 
 @typing.final
 class ReleaseHandoversResponse(google.protobuf.message.Message):

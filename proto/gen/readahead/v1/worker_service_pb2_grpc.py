@@ -66,6 +66,11 @@ class WorkerServiceStub(object):
                 request_serializer=readahead_dot_v1_dot_worker__service__pb2.ReleaseHandoversRequest.SerializeToString,
                 response_deserializer=readahead_dot_v1_dot_worker__service__pb2.ReleaseHandoversResponse.FromString,
                 _registered_method=True)
+        self.UpdateReaders = channel.unary_unary(
+                '/readahead.v1.WorkerService/UpdateReaders',
+                request_serializer=readahead_dot_v1_dot_worker__service__pb2.UpdateReadersRequest.SerializeToString,
+                response_deserializer=readahead_dot_v1_dot_worker__service__pb2.UpdateReadersResponse.FromString,
+                _registered_method=True)
         self.Inspect = channel.unary_unary(
                 '/readahead.v1.WorkerService/Inspect',
                 request_serializer=readahead_dot_v1_dot_worker__service__pb2.InspectRequest.SerializeToString,
@@ -129,6 +134,13 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateReaders(self, request, context):
+        """Tells news of readers. The engine plans by it from its next step on. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Inspect(self, request, context):
         """Tells what the engine holds right now, read from the engine itself.
         """
@@ -175,6 +187,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.ReleaseHandovers,
                     request_deserializer=readahead_dot_v1_dot_worker__service__pb2.ReleaseHandoversRequest.FromString,
                     response_serializer=readahead_dot_v1_dot_worker__service__pb2.ReleaseHandoversResponse.SerializeToString,
+            ),
+            'UpdateReaders': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateReaders,
+                    request_deserializer=readahead_dot_v1_dot_worker__service__pb2.UpdateReadersRequest.FromString,
+                    response_serializer=readahead_dot_v1_dot_worker__service__pb2.UpdateReadersResponse.SerializeToString,
             ),
             'Inspect': grpc.unary_unary_rpc_method_handler(
                     servicer.Inspect,
@@ -351,6 +368,33 @@ class WorkerService(object):
             '/readahead.v1.WorkerService/ReleaseHandovers',
             readahead_dot_v1_dot_worker__service__pb2.ReleaseHandoversRequest.SerializeToString,
             readahead_dot_v1_dot_worker__service__pb2.ReleaseHandoversResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateReaders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/readahead.v1.WorkerService/UpdateReaders',
+            readahead_dot_v1_dot_worker__service__pb2.UpdateReadersRequest.SerializeToString,
+            readahead_dot_v1_dot_worker__service__pb2.UpdateReadersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,12 @@ class WorkerServiceStub:
     ]
     """Frees the KV caches of handovers that nobody will pull. Idempotent."""
 
+    UpdateReaders: grpc.UnaryUnaryMultiCallable[
+        readahead.v1.worker_service_pb2.UpdateReadersRequest,
+        readahead.v1.worker_service_pb2.UpdateReadersResponse,
+    ]
+    """Tells news of readers. The engine plans by it from its next step on. Idempotent."""
+
     Inspect: grpc.UnaryUnaryMultiCallable[
         readahead.v1.worker_service_pb2.InspectRequest,
         readahead.v1.worker_service_pb2.InspectResponse,
@@ -123,6 +129,12 @@ class WorkerServiceAsyncStub:
         readahead.v1.worker_service_pb2.ReleaseHandoversResponse,
     ]
     """Frees the KV caches of handovers that nobody will pull. Idempotent."""
+
+    UpdateReaders: grpc.aio.UnaryUnaryMultiCallable[
+        readahead.v1.worker_service_pb2.UpdateReadersRequest,
+        readahead.v1.worker_service_pb2.UpdateReadersResponse,
+    ]
+    """Tells news of readers. The engine plans by it from its next step on. Idempotent."""
 
     Inspect: grpc.aio.UnaryUnaryMultiCallable[
         readahead.v1.worker_service_pb2.InspectRequest,
@@ -194,6 +206,14 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[readahead.v1.worker_service_pb2.ReleaseHandoversResponse, collections.abc.Awaitable[readahead.v1.worker_service_pb2.ReleaseHandoversResponse]]:
         """Frees the KV caches of handovers that nobody will pull. Idempotent."""
+
+    @abc.abstractmethod
+    def UpdateReaders(
+        self,
+        request: readahead.v1.worker_service_pb2.UpdateReadersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[readahead.v1.worker_service_pb2.UpdateReadersResponse, collections.abc.Awaitable[readahead.v1.worker_service_pb2.UpdateReadersResponse]]:
+        """Tells news of readers. The engine plans by it from its next step on. Idempotent."""
 
     @abc.abstractmethod
     def Inspect(

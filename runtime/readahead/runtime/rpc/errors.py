@@ -62,6 +62,13 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: ReadaheadErr
     )
 
 
+def abort_in_thread(context: grpc.ServicerContext, error: ReadaheadError) -> NoReturn:
+    """The same for a server of threads."""
+    message = _cut(error.message, MESSAGE_CHARACTERS_MAX)
+    context.set_trailing_metadata(((DETAILS_KEY, _status(error, message).SerializeToString()),))
+    context.abort(grpc_status(error.reason), message)
+
+
 def error_from_rpc(error: grpc.aio.AioRpcError) -> ReadaheadError:
     """The error that the peer meant; made from the bare status where it did not say."""
     for key, value in error.trailing_metadata() or ():

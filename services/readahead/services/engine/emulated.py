@@ -7,7 +7,7 @@ to be sampled, never makes an end-of-sequence token, and honours lengths and sto
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from collections.abc import Sequence as Ids
 from typing import Self
 
@@ -40,7 +40,10 @@ from readahead.services.engine.engine import (
     LegKey,
     LegOutput,
     LegRequest,
+    ReaderUpdate,
 )
+from readahead.services.engine.vllm_scheduler_names import STOCK, make_engine_policy
+from readahead.services.engine.vllm_scheduler_sequences import PACE_TOK_S
 
 LATE_S_MAX = 0.25
 """An engine later than this drops the time it lost: a machine that stalled does not make it catch
@@ -80,6 +83,8 @@ class EmulatedEngine:
     async def start(cls, config: EngineConfig, kv: KvConfig, role: Role) -> Self:
         """Makes one and runs it."""
         engine = cls(EmulatedProfile.load(config), role=role, kv=kv)
+        if config.policy != STOCK:
+            await engine.select_policy(config.policy, config.policy_knobs)
         await engine.open()
         return engine
 
@@ -129,6 +134,19 @@ class EmulatedEngine:
             waiting=len(self._batch.waiting) + len(self._batch.pulling),
             kv_blocks_free=self._batch.blocks_free,
         )
+
+    def update_readers(self, updates: Iterable[ReaderUpdate]) -> None:
+        sequences = {leg.request.key: leg.sequence for leg in self._legs.values()}
+        for update in updates:
+            sequence = sequences.get(update.key)
+            if sequence is not None and update.pace_tok_s is not None:
+                sequence.pace_tok_s = update.pace_tok_s
+
+    async def select_policy(self, name: str, knobs: Mapping[str, float]) -> None:
+        try:
+            self._batch.policy = make_engine_policy(name, knobs) or VllmChunked()
+        except ValueError as error:
+            raise ReadaheadError(Reason.INVALID_REQUEST, str(error), parameter="policy") from error
 
     async def inspect(self) -> EngineState:
         return EngineState(
@@ -180,7 +198,8 @@ class EmulatedEngine:
                 attempt=request.key[1],
                 prompt_tokens=prompt_tokens,
                 output_tokens_max=min(request.sampling.max_tokens, room),
-                arrived_at=now,
+                arrived_at=now if request.arrived_at is None else request.arrived_at,
+                pace_tok_s=request.pace_tok_s or PACE_TOK_S,
                 is_pulled=request.leg is Leg.DECODE,
                 is_prefill_only=request.leg is Leg.PREFILL,
             ),

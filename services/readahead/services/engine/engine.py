@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +57,23 @@ class LegRequest:
     sampling: Sampling
     handover: bytes = b""
     """For Leg.DECODE: what the prefill leg's end brought, verbatim."""
+    pace_tok_s: float | None = None
+    """Tokens per second that its user reads; None: nobody said."""
+    arrived_at: float | None = None
+    """When its user sent the request, seconds on this machine's monotonic clock; None: now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderUpdate:
+    """News of a leg's reader."""
+
+    key: LegKey
+    at: float
+    """When it was so, seconds on this machine's monotonic clock."""
+    pace_tok_s: float | None = None
+    """How fast he reads; None: as before."""
+    tokens_read: int | None = None
+    """Tokens of the leg's output that he has come to; None: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +101,37 @@ class LegOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """What an engine's planner did, as of its last iteration."""
+
+    policy: str
+    iterations: int = 0
+    """All that the scheduler was asked for, under any policy."""
+    planned: int = 0
+    """Those that a plan was made for and carried out."""
+    kept: int = 0
+    """Those under a plan that still held, so that none was made."""
+    failures: int = 0
+    """Planner raised an error; the stock schedule was used."""
+    overruns: int = 0
+    """Planner took too long; the stock schedule was used."""
+    yielded: int = 0
+    """Plan would have computed nothing; the stock schedule was used."""
+    held_requests: int = 0
+    """Running requests that sat out, summed over iterations."""
+    preemptions: int = 0
+    """Requests that a plan took the KV of."""
+    planner_s: float = 0.0
+    """Seconds spent in planners."""
+    last_planner_s: float = 0.0
+    """Of the last plan."""
+    last_batch_tokens: int = 0
+    """Tokens of the last iteration."""
+    last_held: int = 0
+    """Running requests that sat out in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineState:
     """What the engine holds right now, read from the engine itself."""
 
@@ -93,6 +141,8 @@ class EngineState:
     transfers_total: int
     """KV transfers this engine has pulled."""
     transfer_bytes_total: int
+    plan: PlanReport | None = None
+    """None where nobody plans."""
 
 
 class Engine(Protocol):
@@ -114,6 +164,19 @@ class Engine(Protocol):
 
     def load(self) -> WorkerLoad:
         """The load as of the last step; cheap, may be a step old."""
+        ...
+
+    def update_readers(self, updates: Iterable[ReaderUpdate]) -> None:
+        """Takes news of readers, for the next iteration; cheap. Unknown legs are ignored."""
+        ...
+
+    async def select_policy(self, name: str, knobs: Mapping[str, float]) -> None:
+        """Plans by another policy from the next iteration on.
+
+        Raises:
+            ReadaheadError: INVALID_REQUEST; no such policy or knob. UNSUPPORTED; nobody plans
+                here. ENGINE_FAILED; the engine is dead.
+        """
         ...
 
     async def inspect(self) -> EngineState:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -13,6 +13,7 @@ from readahead.services.engine.vllm_environment import (
     prepare_environment,
     side_channel,
     start_method_kept,
+    variable_set,
 )
 
 prepare_environment()
@@ -25,6 +26,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from readahead.core.cluster import Role, WorkerLoad
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import Leg, RequestId
+from readahead.runtime.clock import monotonic_s
 from readahead.services.config import EngineConfig, KvConfig
 from readahead.services.engine import vllm_request
 from readahead.services.engine.engine import (
@@ -33,14 +35,17 @@ from readahead.services.engine.engine import (
     LegKey,
     LegOutput,
     LegRequest,
+    ReaderUpdate,
 )
 from readahead.services.engine.vllm_internals import check_internals
+from readahead.services.engine.vllm_scheduler_sequences import leg_facts
 from readahead.services.engine.vllm_setup import (
     LoadLogger,
     model_name,
     usable_blocks,
     vllm_config,
 )
+from readahead.services.engine.vllm_slack import BOARD_VARIABLE, ReaderNews, SlackBoard, Slot
 
 _CLEANUP_S_MAX = 5.0
 """Longest wait for the core to take a release; a core that is stuck longer is killed anyway."""
@@ -61,11 +66,15 @@ def leg_key(engine_id: str) -> LegKey:
 class VllmEngine:
     """Implements `Engine`. Made by `start`; belongs to the event loop it was started in."""
 
-    def __init__(self, llm: AsyncLLM, load: LoadLogger, description: EngineDescription) -> None:
+    def __init__(
+        self, llm: AsyncLLM, load: LoadLogger, description: EngineDescription, board: SlackBoard
+    ) -> None:
         self._llm: AsyncLLM | None = llm
         """None once closed; dropped then, since vLLM's own destructor fails at a process's end."""
         self._load = load
         self._description = description
+        self._board = board
+        self._slots: dict[LegKey, Slot] = {}
         self._vocabulary_tokens: int = llm.model_config.get_vocab_size()
 
     @classmethod
@@ -86,9 +95,18 @@ class VllmEngine:
             loads.append(LoadLogger(settings, engine_index))
             return loads[-1]
 
-        with side_channel(kv.side_channel_host, kv.side_channel_port), start_method_kept():
-            settings = vllm_config(config, kv, role)
-            llm = AsyncLLM.from_vllm_config(settings, stat_loggers=[load_logger])
+        board = SlackBoard(config.requests_max)
+        try:
+            with (
+                side_channel(kv.side_channel_host, kv.side_channel_port),
+                variable_set(BOARD_VARIABLE, board.path),
+                start_method_kept(),
+            ):
+                settings = vllm_config(config, kv, role)
+                llm = AsyncLLM.from_vllm_config(settings, stat_loggers=[load_logger])
+        except BaseException:
+            board.close()
+            raise
         description = EngineDescription(
             engine="vllm",
             engine_version=vllm_version,
@@ -99,7 +117,7 @@ class VllmEngine:
             requests_max=settings.scheduler_config.max_num_seqs,
             handover_lease_s=float(kv.lease_s) if role is Role.PREFILL else 0.0,
         )
-        return cls(llm, loads[0], description)
+        return cls(llm, loads[0], description, board)
 
     @property
     def description(self) -> EngineDescription:
@@ -111,10 +129,17 @@ class VllmEngine:
         vllm_request.check_prompt(
             request, self._description, vocabulary_tokens=self._vocabulary_tokens
         )
-        params = vllm_request.sampling_params(request, self._description)
-        llm = self._live()
+        llm, slot = self._live(), self._board.open_slot()
+        facts = leg_facts(
+            pace_tok_s=request.pace_tok_s,
+            arrived_at=monotonic_s() if request.arrived_at is None else request.arrived_at,
+            slot=slot,
+        )
         is_first, is_ended = True, False
         try:
+            params = vllm_request.sampling_params(request, self._description, facts=facts)
+            if slot is not None:
+                self._slots[request.key] = slot
             outputs = llm.generate(
                 tokens_input(list(request.prompt_token_ids)),
                 params,
@@ -129,6 +154,9 @@ class VllmEngine:
         except vllm_request.ENGINE_ERRORS as error:
             raise vllm_request.translated(error, is_engine_dead=llm.errored) from error
         finally:
+            if slot is not None:
+                self._slots.pop(request.key, None)
+                self._board.close_slot(slot)
             if request.leg is Leg.PREFILL and not is_ended:
                 # The prompt may have been done before the abort reached the core; its KV would
                 # then wait for a pull that never comes.
@@ -137,6 +165,26 @@ class VllmEngine:
     def load(self) -> WorkerLoad:
         """The load as of the last step."""
         return self._load.load
+
+    def update_readers(self, updates: Iterable[ReaderUpdate]) -> None:
+        """Writes to the memory that the engine core looks at; no system call."""
+        for update in updates:
+            slot = self._slots.get(update.key)
+            if slot is not None:
+                read = update.tokens_read
+                news = ReaderNews(
+                    slot=slot,
+                    pace_tok_s=update.pace_tok_s or 0.0,
+                    tokens_read=-1 if read is None else read,
+                    at_s=update.at,
+                )
+                self._board.write(news)
+
+    async def select_policy(self, name: str, knobs: Mapping[str, float]) -> None:
+        """Takes effect between two iterations of the core."""
+        problem = await self._call("readahead_policy", name, dict(knobs))
+        if problem:
+            raise ReadaheadError(Reason.INVALID_REQUEST, problem, parameter="policy")
 
     async def inspect(self) -> EngineState:
         """Reads the core's own books."""
@@ -150,6 +198,7 @@ class VllmEngine:
             handovers_held=state["handovers_held"],
             transfers_total=state["transfers_total"],
             transfer_bytes_total=state["transfer_bytes_total"],
+            plan=self._board.report(),
         )
 
     async def renew_handovers(self, keys: Iterable[LegKey]) -> Sequence[LegKey]:
@@ -185,6 +234,7 @@ class VllmEngine:
         # The one that owns them is ended, not its asyncio shadow `engine_core.ctx`: after a
         # shadow's end the owner would end the freed context once more when it is collected.
         await asyncio.to_thread(llm.engine_core.resources.ctx.destroy, 0)
+        self._board.close()
 
     def _live(self) -> AsyncLLM:
         if self._llm is None:

@@ -58,3 +58,13 @@ def side_channel(host: str, port: int) -> Iterator[int]:
         os.environ["VLLM_NIXL_SIDE_CHANNEL_HOST"] = host
         os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(bound)
         yield bound
+
+
+@contextmanager
+def variable_set(name: str, value: str) -> Iterator[None]:
+    """Sets a variable of the environment for the processes that start meanwhile."""
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]

@@ -1,4 +1,7 @@
-"""The handover between two vLLM engines: NIXL's transfer parameters, as JSON."""
+"""The handover between two vLLM engines: the connector's transfer parameters, as JSON.
+
+The gRPC connector gives its own the names that NIXL's have, and adds the transport.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +61,24 @@ def decode(handover: bytes, *, prompt_tokens: int, block_tokens: int) -> dict[st
         isinstance(group, list) and all(isinstance(each, int) for each in group) for group in groups
     ):
         raise _invalid("has no usable remote_block_ids")
-    blocks_needed = -(-prompt_tokens // block_tokens)
+    if params.get("transport") == "grpc":
+        _check_addresses(params)
+    # The gRPC connector takes what a copy has and computes the rest; NIXL needs all of it.
+    tokens = params["remote_num_tokens"] if params.get("transport") == "grpc" else prompt_tokens
+    blocks_needed = -(-min(tokens, prompt_tokens) // block_tokens)
     if max(map(len, groups), default=0) < blocks_needed:
         raise _invalid(f"holds fewer than the prompt's {blocks_needed} blocks")
     return params
+
+
+def _check_addresses(params: Mapping[str, Any]) -> None:
+    addresses = params.get("remote_addresses")
+    if not (
+        isinstance(addresses, list)
+        and all(isinstance(each, str) for each in addresses)
+        and len(addresses) == params["tp_size"]
+    ):
+        raise _invalid("has no usable remote_addresses")
 
 
 def _invalid(what: str) -> ReadaheadError:

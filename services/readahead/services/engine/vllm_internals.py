@@ -25,21 +25,39 @@ from vllm.outputs import RequestOutput
 from vllm.v1.core.block_pool import BlockPool
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.request_queue import FCFSRequestQueue
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.engine.core_client import AsyncMPClient, MPClient
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.metrics.stats import RequestStateStats, SchedulerStats
+from vllm.v1.request import Request, RequestStatus
 
 PINNED_VERSION = "0.32.0"
 
 _ATTRIBUTES: tuple[tuple[object, tuple[str, ...]], ...] = (
     (AsyncLLM, ("errored", "generate", "shutdown", "from_vllm_config")),
     (AsyncMPClient, ("call_utility_async",)),
-    (Scheduler, ("get_request_counts", "schedule", "update_from_output")),
+    (
+        Scheduler,
+        (
+            "get_request_counts",
+            "schedule",
+            "update_from_output",
+            "add_request",
+            "_free_request",
+            "_preempt_request",
+            "_request_blocks_can_be_freed",
+        ),
+    ),
     (AsyncScheduler, ("schedule", "update_from_output")),
     (BlockPool, ("get_num_free_blocks",)),
+    (KVCacheManager, ("get_computed_blocks",)),
+    (FCFSRequestQueue, ("clear", "extend")),
+    (PauseState, ("UNPAUSED",)),
+    (RequestStatus, ("RUNNING", "WAITING", "PREEMPTED")),
     (NixlBaseConnector, ("update_connector_output",)),
     (NixlPullConnector, ("start_load_kv",)),
     (
@@ -61,9 +79,36 @@ _IN_SOURCE: tuple[tuple[object, tuple[str, ...]], ...] = (
             "self.vllm_config = ",
             "self.requests",
             "finished_sending",
+            "self.running: list[Request] = []",
+            "self.waiting = create_request_queue(",
+            "self.kv_holding_waiting = create_request_queue(",
+            "self.prev_step_scheduled_req_ids: set[str]",
+            "self.max_num_active_reqs = ",
+            "self.max_num_scheduled_tokens = ",
+            "token_budget = self.max_num_scheduled_tokens",
+            "num_running >= self.max_num_active_reqs",
+            "self.scheduler_config.long_prefill_token_threshold",
+            "self._pause_state: PauseState",
+            "self.requires_kv_delivery = ",
+            "self.num_spec_tokens = ",
+            "self.block_size = block_size",
+            "preempted_req_ids=self.reset_preempted_req_ids",
         ),
     ),
-    (KVCacheManager, ("self.block_pool = ",)),
+    (KVCacheManager, ("self.block_pool = ", "self.watermark_blocks = ")),
+    (
+        Request,
+        (
+            "self._all_token_ids",
+            "self._output_token_ids",
+            "self.num_output_placeholders = ",
+            "self.num_stale_output_tokens = ",
+            "self.drop_stale_output = ",
+            "self.num_computed_tokens = ",
+            "self.num_prompt_tokens = ",
+            "self.kv_transfer_params",
+        ),
+    ),
     (EngineCore, ("self.scheduler",)),
     (
         AsyncLLM,

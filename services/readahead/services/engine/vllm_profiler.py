@@ -1,7 +1,4 @@
-"""Measures an engine's iterations: what each computed, and how long it took.
-
-vLLM loads the schedulers below by name. They decide nothing: the stock ones do.
-"""
+"""Measures an engine's iterations: what each computed, and how long it took."""
 
 from __future__ import annotations
 
@@ -9,11 +6,7 @@ import json
 from collections import deque
 from typing import IO, Any
 
-from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.scheduler import Scheduler
-
 from readahead.core.latency.iteration import IterationWork
-from readahead.runtime.clock import monotonic_s
 
 LOG_KEY = "readahead_iteration_log"
 """In vLLM's additional_config: path of the log. docs/reference/iteration-log.md has its lines."""
@@ -21,7 +14,7 @@ UNFINISHED_MAX = 8
 """Iterations that asynchronous scheduling may have under way; it has two."""
 
 
-class _Log:
+class IterationLog:
     """Appends a line per iteration."""
 
     def __init__(self, path: str) -> None:
@@ -30,9 +23,11 @@ class _Log:
         self._open: deque[tuple[float, IterationWork]] = deque(maxlen=UNFINISHED_MAX)
 
     def began(self, work: IterationWork, *, at_s: float) -> None:
+        """An iteration was scheduled."""
         self._open.append((at_s, work))
 
     def ended(self, *, at_s: float) -> None:
+        """The oldest one that is under way is over."""
         if not self._open:
             return
         began_s, work = self._open.popleft()
@@ -67,28 +62,3 @@ def work_of(scheduler: Any, output: Any) -> IterationWork:
         prefill_pairs=prefill_pairs,
         draft_steps=max(map(len, drafts.values()), default=0),
     )
-
-
-class ProfiledScheduler(Scheduler):  # type: ignore[misc]  # vLLM is untyped here
-    """The stock scheduler, measured."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._log = _Log(self.vllm_config.additional_config[LOG_KEY])
-
-    def schedule(self, *args: Any, **kwargs: Any) -> Any:
-        began_s = monotonic_s()
-        output = super().schedule(*args, **kwargs)
-        if output.total_num_scheduled_tokens:
-            self._log.began(work_of(self, output), at_s=began_s)
-        return output
-
-    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
-        outputs = super().update_from_output(scheduler_output, model_runner_output)
-        if scheduler_output.total_num_scheduled_tokens:
-            self._log.ended(at_s=monotonic_s())
-        return outputs
-
-
-class ProfiledAsyncScheduler(ProfiledScheduler, AsyncScheduler):  # type: ignore[misc]
-    """The stock asynchronous scheduler, measured: two iterations are under way at a time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vllm.exceptions import VLLMClientError
@@ -18,6 +19,7 @@ from readahead.services.engine.engine import (
     LegRequest,
     Sampling,
 )
+from readahead.services.engine.vllm_scheduler_sequences import LEG_KEY
 
 _FINISH_REASONS = {
     "stop": FinishReason.STOP,
@@ -29,41 +31,44 @@ ENGINE_ERRORS = (VLLMClientError, EngineDeadError, EngineGenerateError)
 """What `AsyncLLM.generate` raises; `translated` says what each means."""
 
 
-def sampling_params(request: LegRequest, description: EngineDescription) -> SamplingParams:
-    """vLLM's parameters for a leg.
+def sampling_params(
+    request: LegRequest, description: EngineDescription, *, facts: Mapping[str, Any]
+) -> SamplingParams:
+    """vLLM's parameters for a leg; `facts` are for our scheduler.
 
     Raises:
         ReadaheadError: INVALID_REQUEST; a parameter is out of range, or the handover does not fit.
     """
     try:
-        return _sampling_params(request, description)
+        return _sampling_params(request, description, {LEG_KEY: dict(facts)})
     except (VLLMClientError, ValueError, TypeError) as error:
         raise _invalid(error) from error
 
 
-def _sampling_params(request: LegRequest, description: EngineDescription) -> SamplingParams:
+def _sampling_params(
+    request: LegRequest, description: EngineDescription, extra_args: dict[str, Any]
+) -> SamplingParams:
     if request.leg is Leg.PREFILL:
         # The one token is thrown away: no detokenising, no sampling state.
+        extra_args["kv_transfer_params"] = dict(vllm_handover.PREFILL_PARAMS)
         return SamplingParams(
             max_tokens=1,
             temperature=0.0,
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            extra_args={"kv_transfer_params": dict(vllm_handover.PREFILL_PARAMS)},
+            extra_args=extra_args,
         )
-    extra_args = None
     if request.leg is Leg.DECODE:
-        params = vllm_handover.decode(
+        extra_args["kv_transfer_params"] = vllm_handover.decode(
             request.handover,
             prompt_tokens=len(request.prompt_token_ids),
             block_tokens=description.block_tokens,
         )
-        extra_args = {"kv_transfer_params": params}
     return _generating_params(request.sampling, extra_args)
 
 
-def _generating_params(sampling: Sampling, extra_args: dict[str, Any] | None) -> SamplingParams:
+def _generating_params(sampling: Sampling, extra_args: dict[str, Any]) -> SamplingParams:
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         min_tokens=sampling.min_tokens,

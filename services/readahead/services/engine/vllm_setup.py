@@ -19,11 +19,12 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from readahead.core.cluster import Role, WorkerLoad
 from readahead.services.config import EngineConfig, KvConfig
 from readahead.services.engine import vllm_environment
+from readahead.services.kv.grpc_options import connector_options
 
 _CPU_KV_BYTES = 64 << 20
 """Enough for 32,768 tokens of the tiny model, and small beside what an engine needs anyway."""
 
-_PROFILER = "readahead.services.engine.vllm_profiler"
+_SCHEDULER = "readahead.services.engine.vllm_scheduler.ReadaheadScheduler"
 
 _KV_ROLES = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
 
@@ -41,16 +42,13 @@ def vllm_config(config: EngineConfig, kv: KvConfig, role: Role) -> VllmConfig:
         "enforce_eager": config.is_eager,
         "gpu_memory_utilization": config.gpu_memory_share,
         "kv_transfer_config": _kv_transfer_config(kv, role),
+        "scheduler_cls": _SCHEDULER,
+        "additional_config": _additional_config(config),
     }
     if config.context_tokens_max:
         arguments["max_model_len"] = config.context_tokens_max
     if config.kv_bytes:
         arguments["kv_cache_memory_bytes"] = config.kv_bytes
-    if config.iteration_log:
-        # vLLM's CPU platform turns asynchronous scheduling off, and on a GPU it is on.
-        scheduler = "ProfiledScheduler" if current_platform.is_cpu() else "ProfiledAsyncScheduler"
-        arguments["scheduler_cls"] = f"{_PROFILER}.{scheduler}"
-        arguments["additional_config"] = {"readahead_iteration_log": config.iteration_log}
     if current_platform.is_cpu():
         vllm_environment.use_one_process_for_core_and_worker()
         preload_model(config.model_path)
@@ -66,8 +64,33 @@ def model_name(config: EngineConfig) -> str:
     return config.model_name or Path(config.model_path).resolve().name
 
 
+def _additional_config(config: EngineConfig) -> dict[str, Any]:
+    """For our scheduler; the names are those of `vllm_scheduler` and `vllm_profiler`."""
+    scheduler = {
+        "policy": config.policy,
+        "knobs": dict(config.policy_knobs),
+        "planner_budget_s": config.planner_budget_s,
+        "delivery_lag_s": config.delivery_lag_s,
+        "latency_profile": config.latency_profile,
+    }
+    additional: dict[str, Any] = {"readahead_scheduler": scheduler}
+    if config.iteration_log:
+        additional["readahead_iteration_log"] = config.iteration_log
+    return additional
+
+
 def _kv_transfer_config(kv: KvConfig, role: Role) -> KVTransferConfig:
     buffer: dict[str, str] = {"kv_buffer_device": "cpu"} if current_platform.is_cpu() else {}
+    if kv.backend == "grpc":
+        return KVTransferConfig(
+            kv_connector="GrpcKvConnector",
+            kv_connector_module_path="readahead.services.kv.grpc_connector",
+            # Each worker also brings back what it parked.
+            kv_role="kv_both",
+            kv_connector_extra_config=connector_options(kv),
+            kv_load_failure_policy="recompute",
+            **buffer,
+        )
     return KVTransferConfig(
         kv_connector="NixlConnector",
         kv_connector_module_path="readahead.services.kv.nixl",

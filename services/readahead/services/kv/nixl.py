@@ -1,8 +1,8 @@
 """vLLM's NIXL connector, with handovers that can be renewed and released by command.
 
-Imported in the engine core's process (vLLM's `kv_connector_module_path`), where it also adds the
-utility calls that `VllmEngine` makes. Stock NIXL renews a lease only by heartbeats from the engine
-that will pull; while a request waits in the router nobody beats, hence the commands.
+Imported in the engine core's process (vLLM's `kv_connector_module_path`). Stock NIXL
+renews a lease only by heartbeats from the engine that will pull; while a request waits in the
+router nobody beats, hence the commands.
 
 The pull scheduler and the pull worker live in different processes when there is tensor
 parallelism, so commands travel in the connector's metadata, which vLLM ships with each step.
@@ -10,11 +10,9 @@ parallelism, so commands travel in the connector's metadata, which vLLM ships wi
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from vllm.config import VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.connector import NixlPullConnector
@@ -23,16 +21,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_scheduler import (
 )
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_worker import NixlPullConnectorWorker
 from vllm.platforms import current_platform
-from vllm.v1.engine.core import EngineCore
 from vllm.v1.kv_cache_interface import KVCacheConfig
 
+from readahead.services.kv.core_calls import Workers, allow_amx, die_with_front_end, leg_id
 from readahead.services.kv.nixl_progress import let_progress_thread_sleep
-from readahead.services.lineage import die_with_parent
-
-
-def leg_id(engine_request_id: str) -> str:
-    """The id a leg was submitted under; vLLM appends "-<8 hex digits>" to it."""
-    return engine_request_id.rsplit("-", 1)[0]
 
 
 class HandoverScheduler(NixlPullConnectorScheduler):  # type: ignore[misc]  # vLLM is untyped here
@@ -73,15 +65,27 @@ class HandoverScheduler(NixlPullConnectorScheduler):  # type: ignore[misc]  # vL
         meta.readahead_renew, self._renew = self._renew, []
         return meta
 
-    def renew(self, leg_ids: Iterable[str]) -> list[str]:
+    def books(self, workers: Workers) -> Mapping[str, int]:
+        """What is held and what was moved."""
+        return {
+            "handovers_held": len(self.held),
+            "transfers_total": self.transfers_total,
+            "transfer_bytes_total": self.transfer_bytes_total,
+        }
+
+    def renew(self, leg_ids: Iterable[str], workers: Workers) -> list[str]:
         """Extends leases at the next step. Returns the ids that are not held."""
         wanted = list(leg_ids)
         self._renew.extend(self.held[each] for each in wanted if each in self.held)
         return [each for each in wanted if each not in self.held]
 
-    def release(self, leg_ids: Iterable[str]) -> None:
+    def release(self, leg_ids: Iterable[str], workers: Workers) -> None:
         """Frees blocks at the next step. Ids that are not held are ignored."""
         self._release.extend(self.held[each] for each in leg_ids if each in self.held)
+
+    def release_all(self, workers: Workers) -> None:
+        """Frees the blocks of every handover at the next step."""
+        self.release(list(self.held), workers)
 
 
 class HandoverWorker(NixlPullConnectorWorker):  # type: ignore[misc]  # vLLM is untyped here
@@ -122,68 +126,12 @@ class NixlConnector(NixlPullConnector):  # type: ignore[misc]  # vLLM is untyped
         # its NIXL agent and registered memory.
         super(NixlPullConnector, self).__init__(vllm_config, role, kv_cache_config)
         if role == KVConnectorRole.SCHEDULER:
-            _die_with_front_end()
+            die_with_front_end()
             self.connector_scheduler = HandoverScheduler(
                 vllm_config, self.engine_id, kv_cache_config
             )
         else:
             if current_platform.is_cpu():
                 let_progress_thread_sleep()
-                # vLLM's bfloat16 attention uses AMX where the CPU has it, and leaves it to chance
-                # that some product before it has asked the kernel for leave: without the warm-up
-                # that an explicit KV size skips, the first long prompt dies of SIGILL.
-                torch.cpu._init_amx()
+                allow_amx()
             self.connector_worker = HandoverWorker(vllm_config, self.engine_id, kv_cache_config)
-
-
-def _die_with_front_end() -> None:
-    """Ends this engine core when its front end is gone.
-
-    vLLM stops an engine core by message or signal from its front end; one whose front end was
-    killed outright would go on for ever, with its memory.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid is not None:
-        die_with_parent(parent.pid)
-
-
-# Utility calls: run in the engine core between two steps, in order with submissions and aborts.
-
-
-def _scheduler_side(core: Any) -> HandoverScheduler:
-    side = core.scheduler.connector.connector_scheduler
-    assert isinstance(side, HandoverScheduler), type(side)
-    return side
-
-
-def _inspect(core: Any) -> dict[str, int]:
-    side = _scheduler_side(core)
-    running, waiting = core.scheduler.get_request_counts()
-    pool = core.scheduler.kv_cache_manager.block_pool
-    return {
-        "running": running,
-        "waiting": waiting,
-        "kv_blocks_free": pool.get_num_free_blocks(),
-        "handovers_held": len(side.held),
-        "transfers_total": side.transfers_total,
-        "transfer_bytes_total": side.transfer_bytes_total,
-    }
-
-
-def _renew(core: Any, leg_ids: list[str]) -> list[str]:
-    return _scheduler_side(core).renew(leg_ids)
-
-
-def _release(core: Any, leg_ids: list[str]) -> None:
-    _scheduler_side(core).release(leg_ids)
-
-
-def _release_all(core: Any) -> None:
-    side = _scheduler_side(core)
-    side.release(list(side.held))
-
-
-EngineCore.readahead_inspect = _inspect
-EngineCore.readahead_renew = _renew
-EngineCore.readahead_release = _release
-EngineCore.readahead_release_all = _release_all

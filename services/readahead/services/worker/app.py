@@ -70,7 +70,7 @@ async def _start_engine(config: WorkerConfig) -> Engine:
         return await EmulatedEngine.start(config.engine, config.kv, config.role)
     from readahead.services.engine.vllm import VllmEngine  # seconds of imports
 
-    return await VllmEngine.start(config.engine, config.kv, config.role)
+    return await VllmEngine.start(config.engine, config.kv.secured(config.tls), config.role)
 
 
 def _start_telemetry(config: WorkerConfig, worker: Worker) -> None:

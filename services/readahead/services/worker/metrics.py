@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 from readahead.core.cluster import WorkerLoad
-from readahead.services.engine.engine import EngineState
+from readahead.services.engine.engine import EngineState, PlanReport
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """1-2-5 steps from one decode iteration of a fast engine to the longest tolerable first word; the
@@ -35,6 +35,19 @@ KV_BLOCKS_FREE = Gauge("readahead_worker_kv_blocks_free", "KV blocks free for ne
 HANDOVERS_HELD = Gauge("readahead_worker_handovers_held", "KV caches that wait to be pulled")
 TRANSFERS = Gauge("readahead_worker_kv_transfers", "KV transfers pulled since the start")
 TRANSFER_BYTES = Gauge("readahead_worker_kv_transfer_bytes", "Bytes those moved")
+ITERATIONS = Gauge(
+    "readahead_worker_iterations",
+    "Engine iterations since the start, by who decided them; failure, overrun and empty_plan: the "
+    "engine's own schedule, in place of a plan",
+    ["by"],
+)
+PLANNER_SECONDS = Gauge("readahead_worker_planner_seconds", "Seconds spent planning so far")
+BATCH_TOKENS = Gauge("readahead_worker_batch_tokens", "Tokens of the last iteration")
+HELD_REQUESTS = Gauge(
+    "readahead_worker_held_requests", "Running requests that sat out, summed over iterations"
+)
+PREEMPTIONS = Gauge("readahead_worker_plan_preemptions", "Requests that plans took the KV of")
+POLICY = Gauge("readahead_worker_policy", "1 for the policy that decides iterations", ["policy"])
 DRAINING = Gauge("readahead_worker_draining", "1 iff no new legs are taken")
 STORE_REACHABLE = Gauge("readahead_worker_store_reachable", "1 iff the last renewal was answered")
 
@@ -52,3 +65,25 @@ def observe_state(state: EngineState) -> None:
     HANDOVERS_HELD.set(state.handovers_held)
     TRANSFERS.set(state.transfers_total)
     TRANSFER_BYTES.set(state.transfer_bytes_total)
+    if state.plan is not None:
+        _observe_plan(state.plan)
+
+
+def _observe_plan(plan: PlanReport) -> None:
+    decided = {
+        "plan": plan.planned,
+        "kept_plan": plan.kept,
+        "failure": plan.failures,
+        "overrun": plan.overruns,
+        "empty_plan": plan.yielded,
+    }
+    # The report's fields may be of two neighbouring iterations.
+    decided["stock"] = max(0, plan.iterations - sum(decided.values()))
+    for by, iterations in decided.items():
+        ITERATIONS.labels(by).set(iterations)
+    PLANNER_SECONDS.set(plan.planner_s)
+    BATCH_TOKENS.set(plan.last_batch_tokens)
+    HELD_REQUESTS.set(plan.held_requests)
+    PREEMPTIONS.set(plan.preemptions)
+    POLICY.clear()
+    POLICY.labels(plan.policy).set(1)

@@ -10,6 +10,7 @@ import structlog
 
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import Leg
+from readahead.runtime.clock import monotonic_s
 from readahead.services.engine.engine import Engine, LegRequest
 from readahead.services.worker import metrics, wire
 from readahead.services.worker.identity import WorkerIdentity
@@ -71,7 +72,7 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
 
     async def Submit(self, request: pb.SubmitRequest, context: _Context) -> pb.SubmitResponse:
         try:
-            leg = wire.leg_request(request)
+            leg = wire.leg_request(request, now=monotonic_s())
             if not self._legs.is_known(leg):
                 stream = self._place_for(leg, request.router_id)
                 self._legs.start(leg, stream, headers=_headers(context))
@@ -117,6 +118,12 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
     ) -> pb.ReleaseHandoversResponse:
         await self._engine.release_handovers(wire.handover_keys(request.handovers))
         return pb.ReleaseHandoversResponse()
+
+    async def UpdateReaders(
+        self, request: pb.UpdateReadersRequest, context: _Context
+    ) -> pb.UpdateReadersResponse:
+        self._engine.update_readers(wire.reader_updates(request.readers, now=monotonic_s()))
+        return pb.UpdateReadersResponse()
 
     async def Inspect(self, request: pb.InspectRequest, context: _Context) -> pb.InspectResponse:
         state = await self._engine.inspect()

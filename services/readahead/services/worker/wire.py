@@ -17,6 +17,7 @@ from readahead.services.engine.engine import (
     LegKey,
     LegOutput,
     LegRequest,
+    ReaderUpdate,
     Sampling,
 )
 from readahead.services.worker.identity import WorkerIdentity
@@ -24,6 +25,12 @@ from readahead.v1 import sampling_pb2, worker_service_pb2
 
 HANDOVERS_MAX = 4096
 """Most handovers in one call."""
+
+READERS_MAX = 4096
+"""Most readers in one call."""
+
+PACE_TOK_S_LEAST, PACE_TOK_S_MOST = 0.01, 10_000.0
+"""Wider than any front door's bounds: routers choose, workers only stay sane."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """Engines name a leg `<request id>.<attempt>` and take it apart at the last dot."""
@@ -60,8 +67,8 @@ def leg_key(request_id: str, attempt: int) -> LegKey:
     return RequestId(request_id), attempt
 
 
-def leg_request(message: worker_service_pb2.SubmitRequest) -> LegRequest:
-    """The leg to run.
+def leg_request(message: worker_service_pb2.SubmitRequest, *, now: float) -> LegRequest:
+    """The leg to run, submitted now (seconds on the monotonic clock).
 
     Raises:
         ReadaheadError: INVALID_REQUEST.
@@ -80,7 +87,38 @@ def leg_request(message: worker_service_pb2.SubmitRequest) -> LegRequest:
         prompt_token_ids=list(message.prompt_token_ids),
         sampling=sampling(message.sampling),
         handover=message.handover,
+        pace_tok_s=_pace(message.pace_tok_s) if message.HasField("pace_tok_s") else None,
+        arrived_at=now - max(0, message.age_ns) / 1e9 if message.HasField("age_ns") else None,
     )
+
+
+def reader_updates(
+    readers: Sequence[worker_service_pb2.ReaderNews], *, now: float
+) -> list[ReaderUpdate]:
+    """News of readers, told now (seconds on the monotonic clock).
+
+    Raises:
+        ReadaheadError: INVALID_REQUEST; too many, or one is malformed.
+    """
+    if len(readers) > READERS_MAX:
+        raise _invalid(f"at most {READERS_MAX} readers in one call", "readers")
+    return [
+        ReaderUpdate(
+            key=leg_key(news.request_id, news.attempt),
+            at=now - max(0, news.age_ns) / 1e9,
+            pace_tok_s=_pace(news.pace_tok_s) if news.HasField("pace_tok_s") else None,
+            tokens_read=news.tokens_read if news.HasField("tokens_read") else None,
+        )
+        for news in readers
+    ]
+
+
+def _pace(pace_tok_s: float) -> float:
+    if not PACE_TOK_S_LEAST <= pace_tok_s <= PACE_TOK_S_MOST:
+        raise _invalid(
+            f"pace_tok_s must be from {PACE_TOK_S_LEAST:g} to {PACE_TOK_S_MOST:g}", "pace_tok_s"
+        )
+    return pace_tok_s
 
 
 def sampling(message: sampling_pb2.SamplingParams) -> Sampling:

@@ -1,0 +1,278 @@
+"""KV caches over gRPC on loopback, NIXL's figure beside it, and the cost of a park.
+
+    python benchmarks/bench_kv.py [--only transfer|park]
+
+Aims: at least 1.2 GB/s between two processes; park and resume within 10 ms beyond the copies. The
+processor time of each side is shown too, which other processes on the machine do not change. Blocks
+are those of the tiny model: 256 KiB over four layers. The last part needs an engine: 20 s to start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from readahead.runtime.config import PeerTlsConfig, TlsConfig
+from readahead.services.kv.block_memory import BlockMemory
+from readahead.services.kv.grpc_source import KvSource
+from readahead.services.kv.grpc_target import KvTarget, Pulling, Source
+from readahead.services.kv.grpc_wire import (
+    CHUNK_BYTES,
+    Fingerprint,
+    checksum,
+    decode_chunk,
+    encode_chunk,
+)
+from readahead.services.kv.host_store import HostStore
+
+BLOCKS = 1000
+LAYERS = 4
+BLOCK_SHAPE = (2, 128, 128)
+ROUNDS = 9
+COPIES = {
+    "source": "cache to host store; store to message; message to gRPC; gRPC to kernel",
+    "target": "kernel to gRPC; gRPC to message; message to cache",
+}
+
+
+def memory_and_mark() -> tuple[BlockMemory, Fingerprint]:
+    """A KV cache of 250 MiB, all touched."""
+    caches = {
+        f"layer{each}": torch.randn(BLOCKS, *BLOCK_SHAPE).bfloat16() for each in range(LAYERS)
+    }
+    memory = BlockMemory(caches, blocks=BLOCKS)
+    mark = Fingerprint(
+        engine_version="",
+        model="",
+        block_tokens=128,
+        block_bytes=memory.block_bytes,
+        dtype=memory.dtype,
+        layout=memory.layout,
+        ranks=1,
+        rank=0,
+    )
+    return memory, mark
+
+
+def grpc_end(pipe: Connection) -> None:
+    """A source; answers each word with its processor time so far."""
+    memory, mark = memory_and_mark()
+    store = HostStore(
+        block_bytes=memory.block_bytes, bytes_max=BLOCKS * memory.block_bytes, lease_s=600
+    )
+    store.save(
+        "copy",
+        BLOCKS,
+        lambda slots: memory.gather(range(BLOCKS), store.rows, slots),
+        is_leased=True,
+    )
+    source = KvSource(store, mark, engine_id="source")
+    pipe.send(source.start(host="127.0.0.1", port=0, tls=TlsConfig()))
+    while pipe.recv():
+        pipe.send(time.process_time())
+    source.stop()
+
+
+def bench_grpc() -> None:
+    """Prints the transfer's rate, and where its time goes."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=grpc_end, args=(there,))
+    process.start()
+    memory, mark = memory_and_mark()
+    target = KvTarget(mark, tls=PeerTlsConfig())
+    where = Source(address=f"127.0.0.1:{here.recv()}", engine_id="source", key="copy")
+
+    def sink(first: int, data: memoryview) -> None:
+        blocks = len(data) // memory.block_bytes
+        rows = torch.frombuffer(data, dtype=torch.uint8).view(blocks, -1)
+        memory.scatter(range(first, first + blocks), rows, range(blocks))
+
+    def source_cpu_s() -> float:
+        here.send(True)
+        return float(here.recv())
+
+    size = BLOCKS * memory.block_bytes
+    rates, cpu = [], []
+    for _ in range(ROUNDS):
+        began, cpu_here, cpu_there = time.perf_counter(), time.process_time(), source_cpu_s()
+        progress, error = target.pull(where, range(BLOCKS), sink, Pulling())
+        assert error is None, error
+        assert progress.received_bytes == size
+        rates.append(size / (time.perf_counter() - began) / 1e9)
+        cpu.append((source_cpu_s() - cpu_there, time.process_time() - cpu_here))
+    here.send(False)
+    target.close()
+    process.join()
+    source_s, target_s = (statistics.median(each[side] for each in cpu) for side in (0, 1))
+    print(
+        f"gRPC, {size >> 20} MiB in messages of {CHUNK_BYTES >> 20} MiB: median "
+        f"{statistics.median(rates):.2f} GB/s, best {max(rates):.2f} GB/s; processor time "
+        f"{source_s / size * 1e12:.0f} ms/GB at the source, "
+        f"{target_s / size * 1e12:.0f} ms/GB at the target"
+    )
+    for side, copies in COPIES.items():
+        print(f"  copies at the {side}: {copies.count(';') + 1} ({copies})")
+    bench_parts(memory)
+
+
+def bench_parts(memory: BlockMemory) -> None:
+    """Prints what our own code takes of it, per byte."""
+    blocks = CHUNK_BYTES // memory.block_bytes
+    rows = torch.zeros(blocks, memory.block_bytes, dtype=torch.uint8)
+    ids = list(range(7, 7 + 3 * blocks, 3))
+    view = memoryview(rows.numpy()).cast("B")
+    message = encode_chunk(0, 0, [view])
+    parts: dict[str, Callable[[], object]] = {
+        "cache to store": lambda: memory.gather(ids, rows, range(blocks)),
+        "checksum": lambda: checksum([view]),
+        "encode with checksum": lambda: encode_chunk(0, 0, [view]),
+        "decode with checksum": lambda: decode_chunk(message),
+        "message to cache": lambda: memory.scatter(ids, rows, range(blocks)),
+    }
+    for name, part in parts.items():
+        part()
+        began = time.thread_time()
+        for _ in range(50):
+            part()
+        rate = 50 * CHUNK_BYTES / (time.thread_time() - began)
+        print(f"  {name}: {1e12 / rate:.0f} ms/GB")
+
+
+def nixl_end(pipe: Connection) -> None:
+    """Memory that another process may read."""
+    agent, memory = _nixl_agent("source")
+    pipe.send((agent.get_agent_metadata(), agent.get_serialized_descs(_nixl_rows(agent, memory))))
+    pipe.recv()
+
+
+def _nixl_agent(name: str) -> tuple[Any, torch.Tensor]:
+    from nixl._api import nixl_agent, nixl_agent_config
+
+    agent = nixl_agent(name, nixl_agent_config(backends=["UCX"]))
+    memory = torch.ones(BLOCKS, 256 << 10, dtype=torch.uint8)
+    agent.register_memory(memory)
+    return agent, memory
+
+
+def _nixl_rows(agent: Any, memory: torch.Tensor) -> Any:
+    return agent.get_xfer_descs([memory[row] for row in range(len(memory))])
+
+
+def bench_nixl() -> None:
+    """Prints NIXL's rate for the same blocks, one per descriptor; it makes no copy of ours."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=nixl_end, args=(there,))
+    process.start()
+    agent, memory = _nixl_agent("target")
+    metadata, rows = here.recv()
+    name = agent.add_remote_agent(metadata)
+    rates = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        handle = agent.initialize_xfer(
+            "READ", _nixl_rows(agent, memory), agent.deserialize_descs(rows), name
+        )
+        state = agent.transfer(handle)
+        while state == "PROC":
+            time.sleep(0.0002)
+            state = agent.check_xfer_state(handle)
+        assert state == "DONE", state
+        agent.release_xfer_handle(handle)
+        rates.append(memory.numel() / (time.perf_counter() - began) / 1e9)
+    here.send(None)
+    process.join()
+    print(
+        f"NIXL over UCX, the same blocks: median {statistics.median(rates):.2f} GB/s, "
+        f"best {max(rates):.2f} GB/s"
+    )
+
+
+async def bench_park() -> None:
+    """Prints what a park and a resume cost a request, beside the copies themselves."""
+    from readahead.cli.up import tiny_model
+    from readahead.core.cluster import Role
+    from readahead.core.request import Leg, RequestId
+    from readahead.services.config import EngineConfig, KvConfig
+    from readahead.services.engine import vllm, vllm_setup
+    from readahead.services.engine.engine import LegRequest, Sampling
+
+    model_path = str(tiny_model.ensure(tiny_model.TinyModel(), os.environ))
+
+    def parking(*arguments: Any) -> Any:
+        settings = vllm_setup.vllm_config(*arguments)
+        settings.scheduler_config.scheduler_cls = (
+            "readahead.services.engine.vllm_parking.ParkingScheduler"
+        )
+        return settings
+
+    vars(vllm)["vllm_config"] = parking
+    kv = KvConfig(backend="grpc")
+    engine = await vllm.VllmEngine.start(EngineConfig(model_path=model_path), kv, Role.DECODE)
+    parks, gaps, steps = [], [], []
+    try:
+        request = LegRequest(
+            key=(RequestId("park"), 1),
+            leg=Leg.WHOLE,
+            prompt_token_ids=[5 + each % 2000 for each in range(2000)],
+            sampling=Sampling(max_tokens=400, ignore_eos=True),
+        )
+        outputs = engine.run(request)
+        delivered = len((await anext(outputs)).token_ids)
+        for _ in range(30):
+            for _ in range(3):
+                began = time.perf_counter()
+                delivered += len((await anext(outputs)).token_ids)
+                steps.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            assert await engine._call("readahead_park", ["park.1"]) == {"park.1": ""}
+            parks.append(time.perf_counter() - began)
+            parked = await engine._call("readahead_parked")
+            while delivered < parked["park.1"]["tokens"] - len(request.prompt_token_ids):
+                delivered += len((await anext(outputs)).token_ids)  # made before the park
+            began = time.perf_counter()
+            assert await engine._call("readahead_resume", ["park.1"]) == []
+            delivered += len((await anext(outputs)).token_ids)
+            gaps.append(time.perf_counter() - began)
+        await outputs.aclose()  # type: ignore[attr-defined]  # an async generator
+    finally:
+        await engine.close()
+    print(
+        f"park and resume, 2,000 tokens (16 blocks, 4 MiB): command {_ms(parks)}, resume to next "
+        f"token {_ms(gaps)}; a step alone {_ms(steps)}"
+    )
+
+
+def _ms(values: list[float]) -> str:
+    return f"{statistics.median(values) * 1e3:.1f} ms (best {min(values) * 1e3:.1f})"
+
+
+def main() -> None:
+    """Runs the parts that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("transfer", "park"), help="one part")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    if options.only != "park":
+        bench_grpc()
+        bench_nixl()
+    if options.only != "transfer":
+        asyncio.run(bench_park())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""The side of the gRPC transport that wants the KV: pulls blocks, and asks again for what a broken
+stream did not bring."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import grpc
+
+from readahead.core.errors import ReadaheadError, Reason
+from readahead.runtime.config import PeerTlsConfig
+from readahead.runtime.rpc.errors import error_from_rpc
+from readahead.services.kv.grpc_endpoints import threaded_channel
+from readahead.services.kv.grpc_wire import SERVICE, Fingerprint, decode_chunk, ranges
+from readahead.v1 import kv_pb2
+
+TRIES = 4
+"""Streams opened for one pull. A peer that fails more often is taken for lost."""
+RETRY_S = 0.05
+"""Pause before a further try, longer each time."""
+AHEAD_MESSAGES = 2
+"""Received before they are used; part of the bytes in flight."""
+_STREAM_S_BASE, _STREAM_BYTES_PER_S = 10.0, 20e6
+"""A stream that is slower than this in all has stalled."""
+_UNARY_S = 5.0
+
+_TRANSIENT = frozenset(
+    {Reason.WORKER_LOST, Reason.STREAM_BROKEN, Reason.OVERLOADED, Reason.DEADLINE_EXCEEDED}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a copy is."""
+
+    address: str
+    engine_id: str
+    key: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """What one pull has brought, for as long as it lasts."""
+
+    missing: list[int]
+    """Indices in the copy, ascending."""
+    received_bytes: int = 0
+    retries: int = 0
+    bad_chunks: int = 0
+    _part: bytearray = field(default_factory=bytearray)
+
+    def take(self, message: bytes, block_bytes: int, sink: Sink) -> None:
+        """Gives whole blocks to the sink.
+
+        Raises:
+            ValueError: the chunk is damaged, or not one that was asked for next.
+        """
+        chunk = decode_chunk(message)
+        if not self.missing or chunk.first_block != self.missing[0]:
+            raise ValueError(f"block {chunk.first_block} comes out of order")
+        self.received_bytes += len(chunk.data)
+        if chunk.offset_bytes or len(chunk.data) < block_bytes:
+            if chunk.offset_bytes != len(self._part):
+                raise ValueError(f"a part of block {chunk.first_block} is missing")
+            self._part += chunk.data
+            if len(self._part) > block_bytes:
+                raise ValueError(f"block {chunk.first_block} is too long")
+            if len(self._part) == block_bytes:
+                sink(chunk.first_block, memoryview(self._part))
+                self.missing.pop(0)
+                self._part = bytearray()
+            return
+        blocks, rest = divmod(len(chunk.data), block_bytes)
+        came = list(range(chunk.first_block, chunk.first_block + blocks))
+        if rest or self._part or self.missing[:blocks] != came:
+            raise ValueError(f"not whole blocks from {chunk.first_block}")
+        sink(chunk.first_block, chunk.data)
+        del self.missing[:blocks]
+
+    def restart(self) -> None:
+        """Forgets the part of a block that a broken stream left."""
+        self.retries += 1
+        self._part = bytearray()
+
+
+Sink = Callable[[int, memoryview], None]
+"""Takes whole blocks: the index in the copy of the first, and their bytes."""
+
+
+class Pulling:
+    """One pull, which any thread can cancel."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+        self._call: Any = None
+
+    def cancel(self) -> None:
+        """Ends it soon, with CANCELLED."""
+        self.cancelled.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    def attach(self, call: Any) -> None:
+        """Names the call to cancel."""
+        self._call = call
+        if self.cancelled.is_set():
+            call.cancel()
+
+
+def read_ahead(call: Any) -> Generator[bytes, None, None]:
+    """A stream's messages, received in a thread of their own while the last ones are used.
+
+    Receiving copies a message three times, and checking and storing it takes as long again; both
+    let go of the interpreter for most of that. Closing it early cancels the call.
+    """
+    ready: queue.Queue[bytes | Exception | None] = queue.Queue(AHEAD_MESSAGES)
+
+    def receive() -> None:
+        end: Exception | None = None
+        try:
+            for message in call:
+                ready.put(message)
+        except grpc.RpcError as error:
+            end = error
+        finally:
+            ready.put(end)
+
+    receiver = threading.Thread(target=receive, name="kv-receive", daemon=True)
+    receiver.start()
+    news: bytes | Exception | None = b""
+    try:
+        while isinstance(news := ready.get(), bytes):
+            yield news
+        if news is not None:
+            raise news
+    finally:
+        if isinstance(news, bytes):
+            call.cancel()
+            while isinstance(ready.get(), bytes):
+                pass  # makes room, so that the thread comes to its end
+        receiver.join()
+
+
+class KvTarget:
+    """Calls peers; one channel each. Any thread may use it."""
+
+    def __init__(self, fingerprint: Fingerprint, *, tls: PeerTlsConfig) -> None:
+        self._fingerprint = fingerprint
+        self._tls = tls
+        self._channels: dict[str, grpc.Channel] = {}
+        self._lock = threading.Lock()
+
+    def pull(
+        self, source: Source, wanted: Sequence[int], sink: Sink, pulling: Pulling
+    ) -> tuple[Progress, ReadaheadError | None]:
+        """Pulls blocks of a copy. What came is in the sink even where it fails.
+
+        Returns:
+            What came, and why the rest did not: KV_EXPIRED, MODEL_NOT_FOUND, UNSUPPORTED and
+            INVALID_REQUEST are the source's answer; WORKER_LOST, STREAM_BROKEN, OVERLOADED and
+            DEADLINE_EXCEEDED come after several tries; or CANCELLED.
+        """
+        progress = Progress(missing=list(wanted))
+        while True:
+            error = self._try(source, progress, sink, pulling)
+            if pulling.cancelled.is_set():
+                return progress, ReadaheadError(Reason.CANCELLED, "The pull was cancelled.")
+            if error is None or error.reason not in _TRANSIENT or progress.retries + 1 >= TRIES:
+                return progress, error
+            progress.restart()
+            pulling.cancelled.wait(RETRY_S * progress.retries)
+
+    def renew(self, address: str, engine_id: str, keys: Iterable[str]) -> None:
+        """Extends leases of copies that are to be pulled. A peer that does not answer is let be."""
+        request = kv_pb2.RenewRequest(engine_id=engine_id, keys=keys)
+        self._quietly(address, "Renew", request)
+
+    def release(self, address: str, engine_id: str, keys: Iterable[str]) -> None:
+        """Has the source free copies; where it does not answer the lease frees them."""
+        request = kv_pb2.ReleaseRequest(engine_id=engine_id, keys=keys)
+        self._quietly(address, "Release", request)
+
+    def close(self) -> None:
+        """Ends all calls."""
+        with self._lock:
+            channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            channel.close()
+
+    def _try(
+        self, source: Source, progress: Progress, sink: Sink, pulling: Pulling
+    ) -> ReadaheadError | None:
+        block_bytes = self._fingerprint.block_bytes
+        request = kv_pb2.PullRequest(
+            fingerprint=self._fingerprint.message(),
+            engine_id=source.engine_id,
+            key=source.key,
+            wanted=ranges(progress.missing),
+        )
+        left_bytes = len(progress.missing) * block_bytes
+        try:
+            open_stream: Any = self._channel(source.address).unary_stream(
+                f"/{SERVICE}/Pull", kv_pb2.PullRequest.SerializeToString, None
+            )
+            call = open_stream(request, timeout=_STREAM_S_BASE + left_bytes / _STREAM_BYTES_PER_S)
+            pulling.attach(call)
+            with closing(read_ahead(call)) as messages:
+                for message in messages:
+                    progress.take(message, block_bytes, sink)
+        except grpc.RpcError as error:
+            return error_from_rpc(cast(grpc.aio.AioRpcError, error))
+        except ValueError as error:
+            progress.bad_chunks += 1
+            return ReadaheadError(Reason.STREAM_BROKEN, f"A chunk was damaged: {error}.")
+        if progress.missing:
+            return ReadaheadError(Reason.STREAM_BROKEN, "The stream ended before its end.")
+        return None
+
+    def _quietly(self, address: str, method: str, request: Any) -> None:
+        call: Any = self._channel(address).unary_unary(
+            f"/{SERVICE}/{method}", type(request).SerializeToString, None
+        )
+        try:
+            call(request, timeout=_UNARY_S)
+        except grpc.RpcError:
+            return  # said in the docstrings: nothing depends on it
+
+    def _channel(self, address: str) -> grpc.Channel:
+        with self._lock:
+            if (channel := self._channels.get(address)) is None:
+                channel = self._channels[address] = threaded_channel(address, tls=self._tls)
+            return channel
