@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from readahead.core.latency.budget import tokens_within
 from readahead.core.latency.correction import OnlineCorrection
 from readahead.core.latency.iteration import (
+    Curve,
     IterationWork,
     LatencyModel,
     LatencyPlane,
@@ -39,6 +40,25 @@ MODELS = st.builds(
     host_base_s=st.floats(0, 1e-3),
     host_request_s=st.floats(0, 1e-4),
 )
+
+
+@st.composite
+def curved(draw: st.DrawFn) -> LatencyModel:
+    """A model with curves; those that would take more than there is are raised until they fit."""
+    model = draw(MODELS)
+    sizes = tuple(sorted(draw(st.sets(st.integers(1, 600), min_size=1, max_size=6))))
+    share = st.lists(st.floats(-1, 1), min_size=len(sizes), max_size=len(sizes))
+    least_s = max(plane.base_s + plane.token_s for plane in model.planes)
+    weights = st.lists(st.floats(0.3, 3), min_size=len(sizes), max_size=len(sizes))
+    return replace(
+        model,
+        tile_s=Curve(sizes=sizes, values=tuple(least_s * one for one in draw(share))),
+        kv_weight=Curve(sizes=sizes, values=tuple(draw(weights))),
+    )
+
+
+CURVED = curved()
+ANY_MODEL = st.one_of(MODELS, CURVED)
 WORKS = st.builds(
     IterationWork,
     tokens=st.integers(1, 300),
@@ -60,7 +80,7 @@ def one_by_one_s(work: IterationWork, iterations: int, model: LatencyModel) -> l
 
 
 @settings(max_examples=300, deadline=None)
-@given(WORKS, LENGTHS, MODELS)
+@given(WORKS, LENGTHS, ANY_MODEL)
 def test_a_stretch_is_its_iterations(
     work: IterationWork, iterations: int, model: LatencyModel
 ) -> None:
@@ -73,7 +93,7 @@ def test_a_stretch_is_its_iterations(
 
 
 @settings(max_examples=300, deadline=None)
-@given(WORKS, st.floats(0, 20), MODELS)
+@given(WORKS, st.floats(0, 20), ANY_MODEL)
 def test_as_many_fit_as_end_in_time(
     work: IterationWork, seconds: float, model: LatencyModel
 ) -> None:
@@ -84,19 +104,19 @@ def test_as_many_fit_as_end_in_time(
 
 
 @settings(max_examples=200, deadline=None)
-@given(WORKS, st.floats(0, 1), st.integers(0, 5000), MODELS)
+@given(WORKS, st.floats(0, 1), st.integers(0, 5000), ANY_MODEL)
 def test_the_budget_is_the_longest_chunk_in_time(
     work: IterationWork, seconds: float, before_tokens: int, model: LatencyModel
 ) -> None:
-    """One token more would be too late; the chunk itself is not, unless it is none."""
-    most = 4096
+    """All longer ones would be too late, with curves too; the chunk itself is not, unless none."""
+    most = 1500
     tokens = tokens_within(seconds, model=model, work=work, before_tokens=before_tokens, most=most)
 
     def took_s(count: int) -> float:
         return iteration_s(work.with_chunk(count, before_tokens=before_tokens), model=model)
 
     assert tokens == 0 or took_s(tokens) <= seconds
-    assert tokens == most or took_s(tokens + 1) > seconds
+    assert all(took_s(longer) > seconds for longer in range(tokens + 1, most + 1))
 
 
 @settings(max_examples=200, deadline=None)
@@ -112,6 +132,39 @@ def test_more_work_takes_no_less_time(
     """Of any model: mixing and the host's part do not break it."""
     grown = replace(work, **{field: getattr(work, field) + more})
     assert iteration_s(grown, model=model) >= iteration_s(work, model=model)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    WORKS,
+    CURVED,
+    st.sampled_from(["past_tokens", "prefill_pairs", "draft_steps"]),
+    st.integers(1, 10_000),
+)
+def test_curves_leave_the_rest_monotone(
+    work: IterationWork, model: LatencyModel, field: str, more: int
+) -> None:
+    """What tiles and batch sizes make of tokens and requests, more to read takes no less time."""
+    grown = replace(work, **{field: getattr(work, field) + more})
+    assert iteration_s(grown, model=model) >= iteration_s(work, model=model) > -1e-12
+
+
+def test_a_curve_goes_straight_between_its_sizes() -> None:
+    """And stays what it is beyond them."""
+    curve = Curve(sizes=(4, 8), values=(1.0, 3.0))
+    assert [curve.at(size) for size in (1, 4, 5, 8, 9)] == [1.0, 1.0, 1.5, 3.0, 3.0]
+    for sizes in ((8, 4), ()):
+        with pytest.raises(ValueError, match="sizes"):
+            Curve(sizes=sizes, values=(1.0, 3.0)[: len(sizes) or 2])
+
+
+def test_curves_that_no_device_has_are_refused() -> None:
+    """Less than no time, and KV that costs nothing."""
+    plane = LatencyPlane(base_s=0.01, token_s=1e-5)
+    with pytest.raises(ValueError, match="tile_s takes more than there is at 1 to 64"):
+        LatencyModel(name="x", planes=(plane,), tile_s=Curve(sizes=(64, 65), values=(-0.02, 0.0)))
+    with pytest.raises(ValueError, match="kv_weight"):
+        LatencyModel(name="x", planes=(plane,), kv_weight=Curve(sizes=(1,), values=(0.0,)))
 
 
 def test_a_worker_slowed_by_half_is_tracked() -> None:

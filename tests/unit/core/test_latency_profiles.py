@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +33,8 @@ DECODES = [(n, batch, ms) for n, row in DECODE_MS.items() for batch, ms in row.i
 
 def device_ms(name: str, work: IterationWork) -> float:
     """What an iteration takes without the host's part, which published anchors lack."""
-    model = profile(name).latency
-    return (iteration_s(work, model=model) - model.host_s(work)) * 1e3
+    model = replace(profile(name).latency, host_base_s=0.0, host_request_s=0.0)
+    return iteration_s(work, model=model) * 1e3
 
 
 @pytest.mark.parametrize(("name", "tokens", "expected_ms"), PREFILLS)
@@ -45,6 +48,15 @@ def test_decode_anchors(name: str, batch: int, expected_ms: float) -> None:
     """Decode times at 1,024 past tokens each are met within 10 %."""
     work = IterationWork(tokens=batch, requests=batch, past_tokens=1024 * batch, prefill_pairs=0)
     assert device_ms(name, work) == pytest.approx(expected_ms, rel=0.1)
+
+
+@pytest.mark.parametrize("name", profiles())
+def test_trust_is_told_in_a_line(name: str) -> None:
+    """Fits with their numbers, the others with where they come from."""
+    one = profile(name)
+    line = one.quality_line()
+    assert line.startswith(f"{name}: ")
+    assert ("R²" in line) == (one.fit is not None)
 
 
 @pytest.mark.parametrize("name", profiles())
@@ -63,6 +75,14 @@ def test_every_model_is_there_for_every_device() -> None:
     models = (LLAMA, "qwen2.5-14b", "opt-6.7b", "opt-13b", "opt-30b")
     devices = ("a100-80g", "a100-40g", "h100")
     assert set(profiles()) >= {f"{model}-{device}" for model in models for device in devices}
+
+
+def test_the_page_on_profiles_is_current() -> None:
+    """It is what its tool makes of the profiles that ship."""
+    root = Path(__file__).parents[3]
+    made = runpy.run_path(str(root / "tools" / "render_profiles.py"))["page"]()
+    page = (root / "docs" / "reference" / "profiles.md").read_text(encoding="utf-8")
+    assert page == made, "run: python tools/render_profiles.py"
 
 
 def test_unknown_names_are_refused() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from readahead.cli.main import app
 from readahead.core.latency.iteration import (
+    Curve,
     IterationWork,
     LatencyModel,
     LatencyPlane,
@@ -21,15 +22,19 @@ from readahead.core.latency.iteration import (
 )
 from readahead.core.latency.profile_text import from_text
 from readahead.sim.calibration.fit import FitSettings, fit_model, predict_s, split
-from readahead.sim.calibration.operators import GemmTable, read_llmservingsim
+from readahead.sim.calibration.model_folder import read_architecture
+from readahead.sim.calibration.operators import GemmTable, VidurTable, read_llmservingsim
 from readahead.sim.calibration.points import (
     Points,
+    averaged,
+    joined,
     kind_of,
     read_composed,
     read_iteration_log,
     thinned,
 )
-from readahead.sim.calibration.quality import judge, mape, quality, r2
+from readahead.sim.calibration.profiles import ARCHITECTURES
+from readahead.sim.calibration.quality import judge, judge_logs, mape, quality, r2
 
 DATA = Path(
     os.environ.get("READAHEAD_DATA", str(Path(__file__).parents[3].parent / "shared" / "data"))
@@ -42,7 +47,7 @@ TRUE = LatencyModel(
     ),
     mixing=1.7,
 )
-SETTINGS = FitSettings(planes=3, starts=2, mixing=(1.0, 1.7))
+SETTINGS = FitSettings(planes=3, starts=2, mixing=(1.0, 1.7), has_curves=False)
 
 
 def samples(count: int, *, noise: float) -> Points:
@@ -84,6 +89,44 @@ def test_a_known_model_is_recovered_from_noisy_samples() -> None:
         assert kind.r2 > 0.999, kind
 
 
+def test_sizes_that_kernels_dislike_are_found() -> None:
+    """A tile that 257 tokens begin, and a batch of 32 whose KV is twice as dear."""
+    curved = replace(
+        TRUE,
+        mixing=1.0,
+        tile_s=Curve(sizes=(256, 257, 512), values=(0.0, 6e-3, 0.0)),
+        kv_weight=Curve(sizes=(16, 32, 64), values=(1.0, 2.0, 1.0)),
+    )
+    rows = []
+    for prompts in (1, 2, 4, 8):
+        for tokens in (64, 128, 256, 257, 512, 513, 1024, 2048):
+            work = IterationWork(tokens=0, requests=0, past_tokens=0, prefill_pairs=0)
+            for _ in range(prompts):
+                work = work.with_chunk(tokens // prompts)
+            rows.append((kind_of(work), work, iteration_s(work, model=curved)))
+    for batch in (1, 2, 4, 8, 16, 32, 64, 128):
+        for each in (16, 64, 256, 1024, 4096):
+            work = IterationWork(
+                tokens=batch, requests=batch, past_tokens=batch * each, prefill_pairs=0
+            )
+            rows.append((kind_of(work), work, iteration_s(work, model=curved)))
+    points = Points.of(rows)
+    plain = fit_model(points, name="plain", settings=replace(SETTINGS, mixing=(1.0,)))
+    fitted = fit_model(
+        points, name="fitted", settings=replace(SETTINGS, mixing=(1.0,), has_curves=True)
+    )
+
+    def worst(model: LatencyModel) -> float:
+        return float(np.abs(predict_s(points, model=model) / points.seconds - 1).max())
+
+    assert worst(plain) > 0.1
+    assert worst(fitted) < 0.04
+    assert fitted.kv_weight is not None
+    at = fitted.kv_weight.at
+    assert at(32) / at(16) == pytest.approx(2, rel=0.1)
+    assert at(32) / at(64) == pytest.approx(2, rel=0.1)
+
+
 def test_held_out_points_are_not_fitted() -> None:
     """A quarter is held out, by the seed; no point is in both parts."""
     points = samples(100, noise=0.1)
@@ -98,8 +141,15 @@ def test_held_out_points_are_not_fitted() -> None:
 
 
 def test_prediction_of_arrays_is_that_of_the_core() -> None:
-    """Arrays and single batches give the same times, the host's part and the scale included."""
-    model = replace(TRUE, host_base_s=1e-3, host_request_s=1e-5, time_scale=0.5)
+    """Arrays and single batches give the same times, host's part, scale and curves included."""
+    model = replace(
+        TRUE,
+        host_base_s=1e-3,
+        host_request_s=1e-5,
+        time_scale=0.5,
+        tile_s=Curve(sizes=(20, 50, 400), values=(1e-3, -1e-3, 2e-3)),
+        kv_weight=Curve(sizes=(3, 90), values=(1.3, 0.8)),
+    )
     points = samples(60, noise=0.0)
     expected = [
         iteration_s(
@@ -158,6 +208,95 @@ def test_bad_logs_are_refused(tmp_path: Path, line: str, complaint: str) -> None
         read_iteration_log(log)
 
 
+def log_of(*lines: tuple[float, float, int]) -> str:
+    """Decode iterations as (began_s, seconds, requests)."""
+    names = ("began_s", "seconds", "tokens", "requests", "past_tokens", "prefill_pairs")
+    return "".join(
+        json.dumps(dict(zip(names, (at_s, took_s, count, count, 100, 0), strict=True))) + "\n"
+        for at_s, took_s, count in lines
+    )
+
+
+def test_an_iteration_lasts_until_the_next_while_there_is_work(tmp_path: Path) -> None:
+    """The engine's loop counts; a wait for work does not, nor what follows the last."""
+    log = tmp_path / "w.jsonl"
+    log.write_text(log_of((1.0, 0.004, 1), (1.005, 0.004, 1), (2.0, 0.004, 1)))
+    assert read_iteration_log(log).seconds == pytest.approx([0.005, 0.004, 0.004])
+
+
+def test_iterations_alike_are_averaged(tmp_path: Path) -> None:
+    """Means of work and time, weighted by how many; other sizes stand alone."""
+    log = tmp_path / "w.jsonl"
+    log.write_text(log_of((1.0, 0.004, 8), (2.0, 0.008, 8), (3.0, 0.02, 64)))
+    means = averaged(read_iteration_log(log))
+    assert means.counts is not None
+    assert sorted(means.counts) == [1, 2]
+    assert sorted(means.seconds) == pytest.approx([0.006, 0.02])
+    assert joined([means, means]).seconds.sum() == pytest.approx(2 * means.seconds.sum())
+
+
+def test_logs_are_judged_by_their_last_part() -> None:
+    """A worker that becomes twice as slow after three quarters is off by half, not by none."""
+    points = samples(400, noise=0.0)
+    slowed = replace(
+        points, seconds=points.seconds * np.where(np.arange(len(points)) < 300, 1.0, 2.0)
+    )
+    judged = judge_logs([slowed], name="x", settings=SETTINGS)
+    assert judged.points == 400
+    assert judged.kinds[-1].mape == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_model_folder_has_its_shape(tmp_path: Path, name: str) -> None:
+    """Parameters are counted to the last one, from the shape alone."""
+    expected = ARCHITECTURES[name]
+    kind = {"l": "llama", "q": "qwen2", "o": "opt"}[name[0]]
+    fields = {
+        "model_type": kind,
+        "num_hidden_layers": expected.layers,
+        "hidden_size": expected.hidden,
+        "num_attention_heads": expected.heads,
+        "num_key_value_heads": expected.kv_heads,
+        "ffn_dim" if kind == "opt" else "intermediate_size": expected.ffn,
+        "vocab_size": expected.vocabulary,
+        "max_position_embeddings": expected.context_tokens_max,
+        "torch_dtype": "float16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert read_architecture(tmp_path, name=name) == expected
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"dtype": "float32"}))
+    assert read_architecture(tmp_path).weights_bytes == 2 * expected.weights_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "config.json:1: not JSON"),
+        ("[]", "config.json: expected an object"),
+        ("{}", "config.json: no field num_attention_heads"),
+        ('{"num_attention_heads": 0}', "num_attention_heads must be a whole number >= 1, is 0"),
+    ],
+)
+def test_a_folder_that_is_none_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    """With file and field."""
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=complaint):
+        read_architecture(tmp_path)
+
+
+def test_vidurs_layers_are_added_up(tmp_path: Path) -> None:
+    """Each operator once a layer, the residual sum twice, the embedding once in all."""
+    table = tmp_path / "mlp.csv"
+    table.write_text(
+        "tp,num_tokens,emb_ms,attn_post_proj_ms,mlp_up_proj_ms,add_ms\n"
+        "1,1,1,2,3,4\n1,9,1,2,3,12\n2,9,9,9,9,9\n"
+    )
+    layers = VidurTable(table)
+    assert layers.seconds(1, layers=10) == pytest.approx((10 * (2 + 3 + 8) + 1) / 1e3)
+    assert layers.seconds(5, layers=1) == pytest.approx((2 + 3 + 16 + 1) / 1e3)
+    assert layers.seconds(10, layers=1) is None
+
+
 def test_llmservingsim_tables_are_added_up(tmp_path: Path) -> None:
     """Two layers by hand: each operator once a layer, norms twice, the head once."""
 
@@ -204,19 +343,24 @@ def test_the_command_writes_a_profile(tmp_path: Path) -> None:
     assert (profile.model, profile.device) == ("llama-3.1-8b", "h100")
     assert profile.fit is not None
     assert [kind.kind for kind in profile.fit.kinds] == ["prefill", "decode", "mixed", "all"]
+    line = profile.quality_line()
+    assert line.startswith("llama-3.1-8b-h100: held out of 120 points: prefill R² ")
     table.write_text("kind,n_tok\n")
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert "t.csv:1: no column n_seq" in result.output
 
 
-@pytest.mark.parametrize("table", ["a100_llama3-8b", "h100_llama3-8b"])
+TABLES = ["a100_llama3-8b", "a100_qwen2.5-14b", "h100_llama3-8b", "h100_qwen3-14b"]
+
+
+@pytest.mark.parametrize("table", TABLES)
 def test_public_tables_are_predicted(table: str) -> None:
-    """Held out: R² over all 0.999 and MAPE 3 %; the weaker kinds are told in the experiment."""
+    """Held out, of each kind: R² of 0.995 and more, MAPE of 4 % and less."""
     path = DATA / "composed" / f"composed_{table}_aic.csv.gz"
     if not path.is_file():
         pytest.skip("the public tables are not here")
-    judged = judge(read_composed(path), name=table, settings=FitSettings(planes=5, starts=1))
-    overall = judged.kinds[-1]
-    assert overall.r2 > 0.999
-    assert overall.mape < 0.03
+    judged = judge(read_composed(path), name=table, settings=FitSettings())
+    for kind in judged.kinds:
+        assert kind.r2 >= 0.995, kind
+        assert kind.mape <= 0.04, kind

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 
 from readahead.core.config import require
 
@@ -68,6 +70,37 @@ class LatencyPlane:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A value by a size: straight between the sizes given, the first's before, the last's after."""
+
+    sizes: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) != len(self.values) or not self.sizes:
+            raise ValueError(
+                f"a curve needs as many sizes as values, has {len(self.sizes)} and"
+                f" {len(self.values)}"
+            )
+        if self.sizes[0] < 1 or any(
+            b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)
+        ):
+            raise ValueError(f"sizes must be >= 1 and ascend, are {self.sizes}")
+
+    def at(self, size: int) -> float:
+        """The value for this size."""
+        sizes, values = self.sizes, self.values
+        after = bisect_right(sizes, size)
+        if after == 0:
+            return values[0]
+        if after == len(sizes):
+            return values[-1]
+        low = sizes[after - 1]
+        part = (size - low) / (sizes[after] - low)
+        return values[after - 1] + part * (values[after] - values[after - 1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyModel:
     """The iteration time of one model on one device: the greatest of its planes, scaled."""
 
@@ -82,6 +115,12 @@ class LatencyModel:
     """Host time of every iteration that the device waits for, over what the planes hold."""
     host_request_s: float = 0.0
     """The same for each request of the batch: sampling, detokenising, scheduling."""
+    tile_s: Curve | None = None
+    """By new tokens: seconds over the planes, or under them where negative. Kernels work in tiles:
+    256 tokens fill some that 257 do not."""
+    kv_weight: Curve | None = None
+    """By requests: how many times dearer than the planes say a past token is to read. Kernels
+    split that work well for some sizes of a batch and badly for others."""
 
     def __post_init__(self) -> None:
         if not self.planes:
@@ -90,14 +129,32 @@ class LatencyModel:
         require("mixing", self.mixing, least=1)
         require("host_base_s", self.host_base_s, least=0)
         require("host_request_s", self.host_request_s, least=0)
+        for value in self.kv_weight.values if self.kv_weight else ():
+            require("kv_weight", value, least=0.05, most=20)
+        if self.tile_s is not None:
+            self._check_tiles(self.tile_s)
+
+    def _check_tiles(self, curve: Curve) -> None:
+        """No iteration may take less than nothing: between neighbouring sizes one plane and the
+        curve are a line, which is positive if its ends are."""
+        ends = [(1, curve.values[0]), *zip(curve.sizes, curve.values, strict=True)]
+        for low, high in pairwise(ends):
+            if not any(
+                all(p.base_s + p.token_s * size + value >= 0 for size, value in (low, high))
+                for p in self.planes
+            ):
+                raise ValueError(f"tile_s takes more than there is at {low[0]} to {high[0]} tokens")
 
     def past_weight(self, work: IterationWork) -> float:
-        """By what this work's past tokens count: `mixing` beside a prompt chunk, else 1."""
-        return self.mixing if work.prefill_pairs else 1.0
+        """By what this work's past tokens count: `mixing` beside a prompt chunk, else 1, times
+        what the batch's size makes of it."""
+        weight = self.mixing if work.prefill_pairs else 1.0
+        return weight if self.kv_weight is None else weight * self.kv_weight.at(work.requests)
 
-    def host_s(self, work: IterationWork) -> float:
-        """The host's part of an iteration, before the time scale."""
-        return self.host_base_s + self.host_request_s * work.requests
+    def beside_s(self, work: IterationWork) -> float:
+        """What comes to the greatest plane, before the time scale: the host's part and tiles'."""
+        host_s = self.host_base_s + self.host_request_s * work.requests
+        return host_s if self.tile_s is None else host_s + self.tile_s.at(work.tokens)
 
 
 def iteration_s(work: IterationWork, *, model: LatencyModel) -> float:
@@ -105,21 +162,24 @@ def iteration_s(work: IterationWork, *, model: LatencyModel) -> float:
 
     t = time_scale · (host_base_s + host_request_s·requests + max over planes (token_s·tokens +
     request_s·requests + past_token_s·m·past_tokens + prefill_pair_s·prefill_pairs +
-    draft_step_s·draft_steps + base_s)), where m is `mixing` beside a prompt chunk, else 1.
+    draft_step_s·draft_steps + base_s) + tile_s(tokens)), where m is `mixing` beside a prompt chunk,
+    else 1, times kv_weight(requests).
 
-    An iteration without tokens does not happen and takes no time. More of anything never takes
-    less time.
+    An iteration without tokens does not happen and takes no time. More past tokens, pairs or draft
+    steps never take less time. Nor do more tokens or requests, unless the hardware is so: `tile_s`
+    and `kv_weight` may fall.
 
     Ref: [SLOs-Serve] performance model, a maximum of linear planes; its authors' later code adds
          the terms per request and per past token.
     Differs: a term for the pairs of prompt attention, which is quadratic in the prompt's length;
-         a host's part, which kernels do not contain; decode KV that is dearer in a mixed batch.
+         a host's part, which kernels do not contain; decode KV that is dearer in a mixed batch;
+         sizes that a device's kernels like or dislike, which no convex function knows.
     """
     if work.tokens == 0:
         return 0.0
     weight = model.past_weight(work)
     device_s = max(plane.seconds(work, past_weight=weight) for plane in model.planes)
-    return model.time_scale * (model.host_s(work) + device_s)
+    return model.time_scale * (model.beside_s(work) + device_s)
 
 
 LLAMA_3_1_8B_A100_80G = LatencyModel(

@@ -96,6 +96,19 @@ class Profile:
         """Whole blocks of KV."""
         return self.kv_capacity_tokens // self.block_tokens
 
+    def quality_line(self) -> str:
+        """How far its times can be trusted, in a line for reports."""
+        if self.fit is None:
+            how = "carried over, not measured" if self.derived else "published as they are"
+            return f"{self.name}: {how}: {self.origin}"
+        kinds = ", ".join(
+            f"{kind.kind} R² {kind.r2:.4f} MAPE {kind.mape:.1%}"
+            for kind in self.fit.kinds
+            if kind.kind != "all"
+        )
+        like = ", of a like model" if self.derived else ""
+        return f"{self.name}: held out of {self.fit.points} points: {kinds}{like}"
+
     def link(self, name: str) -> Link:
         """The link of that name.
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib import resources
+from typing import Any
 
-from readahead.core.latency.iteration import LatencyModel, LatencyPlane
+from readahead.core.latency.iteration import Curve, LatencyModel, LatencyPlane
 from readahead.core.latency.profile import FitQuality, KindFit, Link, Profile
 
 _FOLDER = "profiles"
@@ -35,6 +36,7 @@ def from_text(text: str, *, where: str) -> Profile:
         latency = dict(fields.pop("latency"))
         links = tuple(Link(**link) for link in fields.pop("links"))
         planes = tuple(LatencyPlane(**plane) for plane in latency.pop("planes"))
+        latency |= {name: _curve(latency.get(name)) for name in ("tile_s", "kv_weight")}
         return Profile(
             **fields | {"fit": _fit(fields.pop("fit"))},
             latency=LatencyModel(planes=planes, **latency),
@@ -69,6 +71,12 @@ def profile(name: str) -> Profile:
     if name not in known:
         raise ValueError(f"no profile {name!r}; there are {', '.join(known)}")
     return known[name]
+
+
+def _curve(fields: Mapping[str, Any] | None) -> Curve | None:
+    if fields is None:
+        return None
+    return Curve(**{name: tuple(values) for name, values in fields.items()})
 
 
 def _fit(fields: Mapping[str, object] | None) -> FitQuality | None:

@@ -58,11 +58,11 @@ class Stretch:
         if work.tokens == 0:
             return cls(segments=(_Segment(first=0, before_s=0.0, first_s=0.0, step_s=0.0),))
         weight = model.past_weight(work)
-        host_s = model.host_s(work)
+        beside_s = model.beside_s(work)
         scale, grows = model.time_scale, weight * work.requests
         lines = [
             (
-                scale * (host_s + plane.seconds(work, past_weight=weight)),
+                scale * (beside_s + plane.seconds(work, past_weight=weight)),
                 scale * plane.past_token_s * grows,
             )
             for plane in model.planes

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares, nnls
 
 from readahead.core.latency.iteration import LatencyModel, LatencyPlane
+from readahead.sim.calibration.curves import hats, with_curves
 from readahead.sim.calibration.points import FEATURES, Points
 
 COEFFICIENTS: Final = tuple(
@@ -50,6 +51,8 @@ class FitSettings:
     """Values of LatencyModel.mixing to try; the one with the least error is taken."""
     robust: float = 0.05
     """Relative error from which a point's pull grows no more than linearly."""
+    has_curves: bool = True
+    """Fit `tile_s` and `kv_weight` too: for tables, whose sizes lie on a grid."""
 
     def __post_init__(self) -> None:
         if self.planes < 1 or self.starts < 1:
@@ -78,7 +81,7 @@ def fit_model(points: Points, *, name: str, settings: FitSettings) -> LatencyMod
             best = (cost, mixing, planes)
     if best is None:  # mixing is not empty
         raise ValueError("no values of mixing to try")
-    return LatencyModel(
+    model = LatencyModel(
         name=name,
         planes=tuple(
             LatencyPlane(
@@ -89,6 +92,15 @@ def fit_model(points: Points, *, name: str, settings: FitSettings) -> LatencyMod
         ),
         mixing=best[1],
     )
+    if not settings.has_curves:
+        return model
+    return with_curves(
+        points,
+        model=model,
+        columns=design(points, mixing=model.mixing),
+        weights=_weights(points),
+        robust=settings.robust,
+    )
 
 
 def predict_s(points: Points, *, model: LatencyModel) -> NDArray[np.float64]:
@@ -96,11 +108,15 @@ def predict_s(points: Points, *, model: LatencyModel) -> NDArray[np.float64]:
     planes = np.array(
         [[getattr(plane, field) for field in (*COEFFICIENTS, "base_s")] for plane in model.planes]
     )
-    device_s = (design(points, mixing=model.mixing) @ planes.T).max(axis=1)
+    columns = design(points, mixing=model.mixing)
     requests = points.work[:, FEATURES.index("requests")]
-    predicted: NDArray[np.float64] = model.time_scale * (
-        device_s + model.host_base_s + model.host_request_s * requests
-    )
+    if (weight := model.kv_weight) is not None:
+        columns[:, _PAST] *= hats(requests, weight.sizes) @ np.array(weight.values)
+    took_s = (columns @ planes.T).max(axis=1) + model.host_base_s + model.host_request_s * requests
+    if (tiles := model.tile_s) is not None:
+        tokens = points.work[:, FEATURES.index("tokens")]
+        took_s += hats(tokens, tiles.sizes) @ np.array(tiles.values)
+    predicted: NDArray[np.float64] = model.time_scale * took_s
     return predicted
 
 
@@ -130,6 +146,7 @@ def _fit_planes(
     if best is None:  # starts >= 1
         raise ValueError("starts must be >= 1")
     planes = best[1] / scale
+    planes[:, columns.max(axis=0) == 0] = 0.0  # of what never occurred nothing is known
     ruling = np.unique((columns @ planes.T).argmax(axis=1))
     return best[0], planes[ruling]
 
@@ -173,6 +190,8 @@ def _weights(points: Points) -> NDArray[np.float64]:
     for kind in names:
         mine = kinds == kind
         balance[mine] *= (points.seconds[mine] / np.median(points.seconds[mine])) ** 0.25
+    if points.counts is not None:
+        balance *= np.sqrt(points.counts / points.counts.mean())
     weights: NDArray[np.float64] = balance
     return weights
 

@@ -25,8 +25,6 @@ BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PROMPTS: Final = (16, 32, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 CONTEXTS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 PAST_TOKENS_MAX: Final = 524_288
-_HEAD_SIZE: Final = 128
-"""Of the attention tables of aiconfigurator."""
 _ELEMENTWISE_PASSES: Final = 10
 """Times that a layer reads or writes its hidden state outside matrices and attention: two norms,
 two residual sums, each with input and output, and rotation."""
@@ -142,39 +140,106 @@ class GemmTable:
         return took_s * beyond * (n * k) / (nearest[0] * nearest[1])
 
 
+class VidurTable:
+    """Times of one layer without its attention, by tokens: Vidur's `mlp.csv`, one GPU alone."""
+
+    _ONCE: Final = ("emb_ms",)
+    _TWICE: Final = ("add_ms",)
+
+    def __init__(self, path: Path) -> None:
+        times: dict[float, dict[str, float]] = {}
+        for where, row in rows_of(path, ("num_tokens", "mlp_up_proj_ms", "attn_post_proj_ms")):
+            alone = row.get("tp") or row.get("num_tensor_parallel_workers")
+            if alone != "1":
+                continue
+            names = [name for name in row if name.endswith("_ms")]
+            if all(row[name] for name in names):
+                tokens = number_of(row, "num_tokens", where)
+                times[tokens] = {name: number_of(row, name, where) for name in names}
+        if not times:
+            raise ValueError(f"{path.name}: no row of one GPU with all of its operators")
+        self._sizes = sorted(times)
+        self._layer_ms = [
+            sum(
+                value * (2 if name in self._TWICE else 1)
+                for name, value in times[size].items()
+                if name not in self._ONCE
+            )
+            for size in self._sizes
+        ]
+        self._once_ms = [times[size][self._ONCE[0]] for size in self._sizes]
+
+    def seconds(self, tokens: int, *, layers: int) -> float | None:
+        """Of all layers and the embedding; None beyond what was measured."""
+        if not self._sizes[0] <= tokens <= self._sizes[-1]:
+            return None
+        layer_ms = float(np.interp(tokens, self._sizes, self._layer_ms))
+        return (layers * layer_ms + float(np.interp(tokens, self._sizes, self._once_ms))) / 1e3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseTimes:
+    """An iteration without its attention."""
+
+    architecture: Architecture
+    gemm: GemmTable
+    memory_bytes_per_s: float
+    vidur: VidurTable | None = None
+    """In place of the layers' products."""
+
+    def seconds(self, tokens: int, requests: int) -> float | None:
+        """Of all layers and the head; None beyond what was measured."""
+        a = self.architecture
+        head_s = self.gemm.seconds(requests, a.vocabulary, a.hidden)
+        if self.vidur is not None:
+            layers_s = self.vidur.seconds(tokens, layers=a.layers)
+            return None if layers_s is None else layers_s + head_s
+        width = a.heads * a.head_size
+        passes = _ELEMENTWISE_PASSES * a.hidden + 3 * a.ffn
+        layer_s = (
+            self.gemm.seconds(tokens, width + 2 * a.kv_heads * a.head_size, a.hidden)
+            + self.gemm.seconds(tokens, a.hidden, width)
+            + self.gemm.seconds(tokens, 2 * a.ffn, a.hidden)
+            + self.gemm.seconds(tokens, a.hidden, a.ffn)
+            + 2 * tokens * passes / (_BANDWIDTH_SHARE * self.memory_bytes_per_s)
+        )
+        return a.layers * layer_s + head_s
+
+
 def compose_aiconfigurator(
-    folder: Path, *, prefix: str, architecture: Architecture, memory_bytes_per_s: float
+    folder: Path,
+    *,
+    prefix: str,
+    architecture: Architecture,
+    memory_bytes_per_s: float,
+    vidur_mlp: Path | None = None,
 ) -> Points:
     """Iterations of an architecture from aiconfigurator's tables `<prefix>_gemm_bf16.csv.gz`,
     `_context_attention` and `_generation_attention`; mixed ones add both attentions up.
+
+    With `vidur_mlp` the layers' products are of that table of the same model and device.
 
     Raises:
         OSError: a table is not there.
         ValueError: a table is not of the format, or lacks the architecture's heads.
     """
-    gemm = GemmTable(folder / f"{prefix}_gemm_bf16.csv.gz")
+    dense = DenseTimes(
+        architecture=architecture,
+        gemm=GemmTable(folder / f"{prefix}_gemm_bf16.csv.gz"),
+        memory_bytes_per_s=memory_bytes_per_s,
+        vidur=None if vidur_mlp is None else VidurTable(vidur_mlp),
+    )
     heads = {"heads": architecture.heads, "kv_heads": architecture.kv_heads}
     context = AttentionTable.read(folder / f"{prefix}_context_attention.csv.gz", **heads)
     decode = AttentionTable.read(folder / f"{prefix}_generation_attention.csv.gz", **heads)
-
-    def dense_s(tokens: int, requests: int) -> float:
-        a = architecture
-        passes = _ELEMENTWISE_PASSES * a.hidden + 3 * a.ffn
-        layer_s = (
-            gemm.seconds(tokens, (a.heads + 2 * a.kv_heads) * _HEAD_SIZE, a.hidden)
-            + gemm.seconds(tokens, a.hidden, a.heads * _HEAD_SIZE)
-            + gemm.seconds(tokens, 2 * a.ffn, a.hidden)
-            + gemm.seconds(tokens, a.hidden, a.ffn)
-            + 2 * tokens * passes / (_BANDWIDTH_SHARE * memory_bytes_per_s)
-        )
-        return a.layers * layer_s + gemm.seconds(requests, a.vocabulary, a.hidden)
 
     def row(
         prompts: int, each: int, count: int, past: int
     ) -> tuple[str, IterationWork, float] | None:
         prompt_s = context.seconds(prompts, each, 0) if prompts else 0.0
         decode_s = decode.seconds(count, 1, past - 1) if count else 0.0
-        if prompt_s is None or decode_s is None:
+        dense_s = dense.seconds(prompts * each + count, prompts + count)
+        if prompt_s is None or decode_s is None or dense_s is None:
             return None
         work = IterationWork(
             tokens=prompts * each + count,
@@ -183,7 +248,7 @@ def compose_aiconfigurator(
             prefill_pairs=prompts * each * (each + 1) // 2,
         )
         attention_s = architecture.layers * (prompt_s + decode_s)
-        return kind_of(work), work, dense_s(work.tokens, work.requests) + attention_s
+        return kind_of(work), work, dense_s + attention_s
 
     tried = [row(p, n, 0, 0) for p in BATCHES for n in PROMPTS if p * n <= 8192]
     fitting = [(b, c) for b in BATCHES for c in CONTEXTS if b * c <= PAST_TOKENS_MAX]

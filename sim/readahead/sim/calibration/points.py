@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -21,6 +23,10 @@ FEATURES: Final = ("tokens", "requests", "past_tokens", "prefill_pairs", "draft_
 
 _COMPOSED_COLUMNS: Final = ("kind", "n_tok", "n_seq", "n_dec", "pf_pairs", "kv_tok", "t_ms")
 _LOG_FIELDS: Final = (*FEATURES, "seconds")
+LOOP_S_MAX: Final = 0.01
+"""Longest time from an iteration's output to the next iteration that is an engine's own loop; what
+is longer is a wait for work."""
+_CELLS_PER_DOUBLING: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,8 @@ class Points:
     seconds: NDArray[np.float64]
     kinds: tuple[str, ...]
     """prefill, decode or mixed, one each."""
+    counts: NDArray[np.float64] | None = None
+    """How many iterations each stands for; None: one each."""
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -40,7 +48,12 @@ class Points:
         """Those rows only."""
         indices = np.arange(len(self))[rows]
         kinds = tuple(self.kinds[index] for index in indices)
-        return Points(work=self.work[indices], seconds=self.seconds[indices], kinds=kinds)
+        return Points(
+            work=self.work[indices],
+            seconds=self.seconds[indices],
+            kinds=kinds,
+            counts=None if self.counts is None else self.counts[indices],
+        )
 
     @classmethod
     def of(cls, rows: Iterable[tuple[str, IterationWork, float]]) -> Points:
@@ -97,31 +110,81 @@ def read_composed(path: Path) -> Points:
 
 def read_iteration_log(path: Path) -> Points:
     """Reads a worker's iterations: JSON lines of tokens, requests, past_tokens, prefill_pairs,
-    draft_steps (may be absent) and seconds.
+    draft_steps (may be absent), seconds, and began_s (may be absent), in order of time.
 
-    Iterations without tokens are left out.
+    An iteration lasts until the next begins: the engine's loop and what it does with the output
+    belong to it. Where that is more than LOOP_S_MAX later, or not known, the engine may have
+    waited for work, and the iteration's own seconds count. Those without tokens are left out.
 
     Raises:
         ValueError: a line is not such an object; names file, line and field.
     """
     rows: list[tuple[str, IterationWork, float]] = []
+    began: list[float | None] = []
     with opened(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             where = f"{path.name}:{number}"
-            try:
-                fields = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON: {error.msg}") from error
-            if not isinstance(fields, dict):
-                raise ValueError(f"{where}: expected an object of {', '.join(_LOG_FIELDS)}")
+            fields = _object_of(line, where)
             fields.setdefault("draft_steps", 0)
             values = {name: number_of(fields, name, where) for name in _LOG_FIELDS}
             work = IterationWork(**{name: int(values[name]) for name in FEATURES})
             if work.tokens:
                 rows.append((kind_of(work), work, values["seconds"]))
-    return _nonempty(rows, path)
+                has_time = "began_s" in fields
+                began.append(number_of(fields, "began_s", where) if has_time else None)
+    points = _nonempty(rows, path)
+    for index, (one, following) in enumerate(pairwise(began)):
+        if one is None or following is None:
+            continue
+        if 0 <= following - one - points.seconds[index] <= LOOP_S_MAX:
+            points.seconds[index] = following - one
+    return points
+
+
+def averaged(points: Points) -> Points:
+    """Means of iterations alike: of one kind, with sizes that differ by a quarter at the most.
+
+    Where a busy machine stretches single iterations at random, a fit to relative errors would
+    lean towards the short ones; means have no such lean.
+    """
+    steps = np.round(np.log2(points.work + 1) * _CELLS_PER_DOUBLING)
+    cells: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for index, (kind, step) in enumerate(zip(points.kinds, steps, strict=True)):
+        cells[kind, *step.tolist()].append(index)
+    members = list(cells.values())
+    counts = points.counts if points.counts is not None else np.ones(len(points))
+    weights = [counts[rows] / counts[rows].sum() for rows in members]
+    return Points(
+        work=np.array(
+            [weight @ points.work[rows] for rows, weight in zip(members, weights, strict=True)]
+        ),
+        seconds=np.array(
+            [weight @ points.seconds[rows] for rows, weight in zip(members, weights, strict=True)]
+        ),
+        kinds=tuple(points.kinds[rows[0]] for rows in members),
+        counts=np.array([counts[rows].sum() for rows in members]),
+    )
+
+
+def joined(parts: Sequence[Points]) -> Points:
+    """All of them, one after the other."""
+    return Points(
+        work=np.concatenate([part.work for part in parts]),
+        seconds=np.concatenate([part.seconds for part in parts]),
+        kinds=tuple(kind for part in parts for kind in part.kinds),
+    )
+
+
+def _object_of(line: str, where: str) -> dict[str, object]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON: {error.msg}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where}: expected an object of {', '.join(_LOG_FIELDS)}")
+    return fields
 
 
 def rows_of(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Mapping[str, str]]]:

@@ -12,7 +12,7 @@ from readahead.sim.calibration.quality import Judged
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """The shape of a decoder, weights and KV in 16 bits."""
+    """The shape of a decoder."""
 
     name: str
     layers: int
@@ -24,16 +24,25 @@ class Architecture:
     weights: int
     """Parameters."""
     context_tokens_max: int
+    head_dim: int | None = None
+    """None: the hidden size over the heads."""
+    value_bytes: int = 2
+    """Of a parameter, and of a number in the KV cache."""
+
+    @property
+    def head_size(self) -> int:
+        """Numbers of one head."""
+        return self.head_dim or self.hidden // self.heads
 
     @property
     def weights_bytes(self) -> int:
         """Of all parameters."""
-        return 2 * self.weights
+        return self.value_bytes * self.weights
 
     @property
     def kv_token_bytes(self) -> int:
         """Keys and values of one token in all layers."""
-        return 2 * self.layers * self.kv_heads * (self.hidden // self.heads) * 2
+        return 2 * self.layers * self.kv_heads * self.head_size * self.value_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,14 +187,21 @@ def fitted(judged: Judged, *, source: str, model: str, on: str) -> Times:
     )
 
 
-def assemble(architecture: Architecture, device: Device, times: Times, *, devices: int) -> Profile:
-    """The profile of a model on so many devices.
+def assemble(
+    architecture: Architecture,
+    device: Device,
+    times: Times,
+    *,
+    devices: int,
+    kv_tokens: int | None = None,
+) -> Profile:
+    """The profile of a model on so many devices, with room for `kv_tokens` of KV, or what is left.
 
     Raises:
         ValueError: the weights leave no room for KV.
     """
     room = MEMORY_SHARE * device.memory_bytes * devices - architecture.weights_bytes
-    tokens = int(room // architecture.kv_token_bytes)
+    tokens = int(room // architecture.kv_token_bytes) if kv_tokens is None else kv_tokens
     name = f"{architecture.name}-{device.name}"
     if tokens < BLOCK_TOKENS:
         raise ValueError(f"{name}: the weights leave no room for KV on {devices} devices")
@@ -231,9 +247,14 @@ def carried_over(
             base_s=plane.base_s - read_s + read_s * memory,
         )
 
+    tiles = times.latency.tile_s
     return replace(
         times,
-        latency=replace(times.latency, planes=tuple(moved(p) for p in times.latency.planes)),
+        latency=replace(
+            times.latency,
+            planes=tuple(moved(p) for p in times.latency.planes),
+            tile_s=tiles and replace(tiles, values=tuple(v * compute for v in tiles.values)),
+        ),
         origin=f"derived from {frm.name} by ratios of peak compute and memory bandwidth: "
         + times.origin,
         derived=True,

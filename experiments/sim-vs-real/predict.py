@@ -1,0 +1,348 @@
+"""Predicts real runs with the simulator, and says how far it is off.
+
+Run: python experiments/sim-vs-real/predict.py OUT [CALIBRATION...]
+where OUT holds what run_real.py wrote, and a CALIBRATION is a run of it, as 1p1d/calibration.
+Iteration times and the cost of a request come from those runs alone. Writes compared.csv and
+predicted.png beside itself, and prints the table and how configurations rank.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import matplotlib as mpl
+
+from readahead.core.cluster import Role
+from readahead.core.latency.iteration import LatencyModel
+from readahead.core.planning.policies.registry import make_policy
+from readahead.sim.asked import EndedRequest
+from readahead.sim.calibration.fit import FitSettings
+from readahead.sim.calibration.points import Points, read_iteration_log
+from readahead.sim.calibration.quality import fit_logs
+from readahead.sim.cluster import ClusterSpec, WorkerSpec
+from readahead.sim.links import Link
+from readahead.sim.run import RunOptions, simulate
+from readahead.workload.plan import plan
+from readahead.workload.spec import workload_spec
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from run_real import CONFIGURATIONS, Configuration  # noqa: E402
+
+CALIBRATIONS = ("1p1d/calibration",)
+KV_TOKENS = 16_384
+"""64 MiB at 4,096 bytes a token."""
+KV_TOKEN_BYTES = 4096
+BLOCK_TOKENS = 16
+CONTEXT_TOKENS = 4096
+LOOPBACK_BYTES_PER_S = 1e9
+"""Of shared memory; a prompt's KV is some MB at most, so that nothing hangs on it."""
+Key = tuple[str, int]
+"""Session and turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lived:
+    """What one request's user saw, seconds."""
+
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int
+    ttft_s: float
+    tpot_s: float
+    """nan for a single token."""
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """All that the simulator is told of the machine."""
+
+    prefill: LatencyModel
+    decode: LatencyModel
+    request_s: float
+    """Tokeniser, router, wire, handover: what a request takes beside its iterations."""
+
+
+def run_of(out: Path, name: str) -> Mapping[str, float]:
+    """When a run, such as 1p1d/chat, was, and who used the processors; the last of that name."""
+    configuration, _, workload = name.partition("/")
+    found = [
+        told
+        for line in (out / configuration / "runs.jsonl").read_text().splitlines()
+        if (told := json.loads(line))["workload"] == workload
+    ]
+    if not found:
+        raise ValueError(f"{out}: no run {name}")
+    return dict(found[-1])
+
+
+def iterations(out: Path, name: str, role: str) -> list[Points]:
+    """Those of a run, one log per worker of that role."""
+    told = run_of(out, name)
+    logs = []
+    for log in sorted((out / name.partition("/")[0]).glob(f"{role}-*.iterations.jsonl")):
+        cut = log.with_suffix(".cut")
+        lines = [
+            line
+            for line in log.read_text().splitlines()
+            if told["began_s"] <= json.loads(line)["began_s"] <= told["ended_s"]
+        ]
+        cut.write_text("\n".join(lines) + "\n")
+        if lines:
+            logs.append(read_iteration_log(cut))
+        cut.unlink()
+    return logs
+
+
+def lived(path: Path) -> dict[Key, Lived]:
+    """Finished requests of `readahead load`, or of the simulator: the same format."""
+    found = {}
+    for line in path.read_text().splitlines():
+        fields = json.loads(line)
+        if fields["outcome"] == "finished":
+            found[fields["session_id"], fields["turn"]] = lived_of(
+                fields["arrival_s"],
+                fields["prompt_tokens"],
+                fields["token_times_s"],
+                fields["ended_s"],
+            )
+    return found
+
+
+def lived_of(
+    arrival_s: float, prompt_tokens: int, times_s: Sequence[float], ended_s: float
+) -> Lived:
+    """TTFT from the intended send; TPOT from the first token to the last.
+
+    Who got no token waits forever.
+    """
+    gaps = len(times_s) - 1
+    return Lived(
+        arrival_s=arrival_s,
+        prompt_tokens=prompt_tokens,
+        output_tokens=len(times_s),
+        ttft_s=times_s[0] - arrival_s if times_s else math.inf,
+        tpot_s=(times_s[-1] - times_s[0]) / gaps if gaps > 0 else math.nan,
+        ended_s=ended_s,
+    )
+
+
+def spec(configuration: Configuration, known: Calibrated) -> ClusterSpec:
+    """The configuration as the simulator takes it."""
+
+    def worker(latency: LatencyModel) -> WorkerSpec:
+        return WorkerSpec(
+            latency=latency,
+            kv_blocks=KV_TOKENS // BLOCK_TOKENS,
+            block_tokens=BLOCK_TOKENS,
+            requests_max=configuration.requests_max,
+            batch_tokens_max=configuration.batch_tokens_max,
+            context_tokens_max=CONTEXT_TOKENS,
+            has_prefix_cache=True,
+        )
+
+    return ClusterSpec(
+        policy=lambda _: make_policy("vllm-chunked", {}),
+        prefill_worker=worker(known.prefill),
+        decode_worker=worker(known.decode),
+        prefill=configuration.prefill,
+        decode=configuration.decode,
+        link=Link(
+            name="loopback", bytes_per_s=LOOPBACK_BYTES_PER_S, latency_s=max(0.0, known.request_s)
+        ),
+        kv_token_bytes=KV_TOKEN_BYTES,
+        tells_true_length=True,
+    )
+
+
+def predicted(configuration: Configuration, records: Path, known: Calibrated) -> dict[Key, Lived]:
+    """What the simulator says of the requests that a real run was asked: their arrivals and
+    lengths, read from its records as a trace."""
+    real = sorted((one.arrival_s, key) for key, one in lived(records).items())
+    lines = {
+        (fields["session_id"], fields["turn"]): line
+        for line in records.read_text().splitlines()
+        if (fields := json.loads(line))["outcome"] == "finished"
+    }
+    found: list[tuple[float, str, Lived]] = []
+
+    def take(request: EndedRequest) -> None:
+        times_s, ended_s = request.token_times_s, request.ended_s
+        one = lived_of(request.arrival_s, request.prompt_tokens, times_s, ended_s)
+        found.append((request.arrival_s, request.session_id, one))
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "asked.jsonl"
+        path.write_text("".join(lines[key] + "\n" for _, key in real))
+        trace = {"kind": "trace", "path": str(path), "format": "load"}
+        sessions = plan(workload_spec({"mix": [{"scenario": "trace"}], "arrivals": trace}))
+        simulate(spec(configuration, known), sessions, RunOptions(record=take))
+    found.sort(key=lambda row: row[:2])
+    if len(found) != len(real):
+        raise ValueError(f"{records}: {len(real)} requests, {len(found)} simulated")
+    for (_, key), (_, _, one) in zip(real, found, strict=True):
+        assert one.prompt_tokens == json.loads(lines[key])["prompt_tokens"], key
+    return {key: one for (_, key), (_, _, one) in zip(real, found, strict=True)}
+
+
+def calibrated(out: Path, names: Sequence[str]) -> Calibrated:
+    """Iteration times of either role from their logs; the rest from requests that were alone."""
+    settings = FitSettings(planes=4, has_curves=False, robust=0.5)
+    models = {
+        role: fit_logs(
+            [log for name in names for log in iterations(out, name, str(role))],
+            name=f"tiny, {role}",
+            settings=settings,
+        )
+        for role in (Role.PREFILL, Role.DECODE)
+    }
+    bare = Calibrated(prefill=models[Role.PREFILL], decode=models[Role.DECODE], request_s=0.0)
+    extra_s = [one.ttft_s - alone_s for name in names for one, alone_s in alone(out, name, bare)]
+    return Calibrated(
+        prefill=bare.prefill, decode=bare.decode, request_s=median(extra_s) if extra_s else 0.0
+    )
+
+
+def alone(out: Path, name: str, bare: Calibrated) -> Iterator[tuple[Lived, float]]:
+    """Requests of a calibration run that had the cluster to themselves; their simulated TTFT."""
+    configuration, _, workload = name.partition("/")
+    records = out / configuration / f"{workload}.jsonl"
+    told = predicted(CONFIGURATIONS[configuration.partition("@")[0]], records, bare)
+    real = lived(records)
+    others = list(real.values())
+    for key, one in real.items():
+        end_s = one.arrival_s + one.ttft_s
+        is_alone = all(
+            other is one or other.ended_s <= one.arrival_s or other.arrival_s >= end_s
+            for other in others
+        )
+        if is_alone and key in told:
+            yield one, told[key].ttft_s
+
+
+def errors(real: Mapping[Key, Lived], guess: Mapping[Key, Lived]) -> dict[str, float]:
+    """Medians of what was and what was said, and of the relative error per request."""
+    keys = sorted(real.keys() & guess.keys())
+    if not keys:
+        raise ValueError("no request is in both")
+    found: dict[str, float] = {"requests": len(keys)}
+    for field in ("ttft_s", "tpot_s"):
+        pairs = [(getattr(real[key], field), getattr(guess[key], field)) for key in keys]
+        pairs = [(was, said) for was, said in pairs if was > 0 and said == said]
+        found[f"{field}_real"] = median(was for was, _ in pairs)
+        found[f"{field}_simulated"] = median(said for _, said in pairs)
+        found[f"{field}_error"] = median(abs(said / was - 1) for was, said in pairs)
+        medians = found[f"{field}_simulated"] / found[f"{field}_real"] - 1
+        found[f"{field}_of_medians"] = medians
+    return found
+
+
+def compared(
+    out: Path, known: Calibrated, points: list[tuple[str, Lived, Lived]]
+) -> Iterator[dict[str, Any]]:
+    """Each real run that is not a calibration against the simulator, and against its repeats.
+
+    Each request, real and simulated, is added to `points`.
+    """
+    for folder in sorted(out.iterdir()):
+        if not (folder / "runs.jsonl").is_file():
+            continue
+        configuration = CONFIGURATIONS[folder.name.partition("@")[0]]
+        first: dict[str, dict[Key, Lived]] = {}
+        for line in (folder / "runs.jsonl").read_text().splitlines():
+            told = json.loads(line)
+            workload = str(told["workload"]).partition("@")[0]
+            records = folder / f"{told['workload']}.jsonl"
+            if workload.startswith("calibration") or told["exit"] not in (0, 3):
+                continue
+            real = lived(records)
+            if not real:
+                continue
+            row = {"configuration": folder.name, "workload": told["workload"], "against": "model"}
+            others = {"others": told.get("processors_others", math.nan)}
+            guess = predicted(configuration, records, known)
+            points += [(f"{folder.name} {workload}", real[key], guess[key]) for key in guess]
+            yield row | others | errors(real, guess)
+            if workload in first:
+                yield row | {"against": "an earlier run"} | others | errors(real, first[workload])
+            first.setdefault(workload, real)
+
+
+def ranks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Configurations of each workload by median TTFT, as they ran and as simulated."""
+    model = [row for row in rows if row["against"] == "model"]
+    workloads = {str(row["workload"]).partition("@")[0] for row in model}
+    for workload in sorted(workloads):
+        every = [row for row in model if str(row["workload"]).partition("@")[0] == workload]
+        mine = list({row["configuration"].partition("@")[0]: row for row in every[::-1]}.values())
+        real, said = (
+            [row["configuration"] for row in sorted(mine, key=itemgetter(field))]
+            for field in ("ttft_s_real", "ttft_s_simulated")
+        )
+        if len(mine) > 1:
+            verdict = "the same" if real == said else "another order"
+            yield f"{workload}: real {' < '.join(real)}; simulated {' < '.join(said)}: {verdict}"
+
+
+def draw(points: Sequence[tuple[str, Lived, Lived]], path: Path) -> None:
+    """Each request's TTFT and TPOT, real across and simulated up."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2))
+    for ax, field in zip(axes, ("ttft_s", "tpot_s"), strict=True):
+        ends: list[float] = []
+        for name in dict.fromkeys(name for name, _, _ in points):
+            pairs = [
+                (getattr(was, field) * 1e3, getattr(said, field) * 1e3)
+                for one, was, said in points
+                if one == name and getattr(was, field) > 0 and 0 < getattr(said, field) < math.inf
+            ]
+            ax.loglog(*zip(*pairs, strict=True), "o", ms=3, alpha=0.6, label=name)
+            ends += [value for pair in pairs for value in pair]
+        line = [min(ends), max(ends)]
+        ax.loglog(line, line, "k-", lw=0.8)
+        ax.set(xlabel=f"real {field[:4].upper()}, ms", ylabel="simulated, ms")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def main(out: Path, names: Sequence[str]) -> None:
+    """Calibrates, compares, writes and prints."""
+    known = calibrated(out, names)
+    sys.stdout.write(f"a request takes {known.request_s * 1e3:.1f} ms beside its iterations\n")
+    points: list[tuple[str, Lived, Lived]] = []
+    rows = list(compared(out, known, points))
+    with (HERE / "compared.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        )
+    for row in rows:
+        sys.stdout.write(
+            f"{row['configuration']:12} {row['workload']:12} {row['against']:15}"
+            f" others {row['others']:.2f}  TTFT {row['ttft_s_real'] * 1e3:7.1f} ms"
+            f" said {row['ttft_s_simulated'] * 1e3:7.1f} off {row['ttft_s_error']:6.1%}"
+            f"  TPOT {row['tpot_s_real'] * 1e3:6.2f} ms said {row['tpot_s_simulated'] * 1e3:6.2f}"
+            f" off {row['tpot_s_error']:6.1%}\n"
+        )
+    for line in ranks(rows):
+        sys.stdout.write(line + "\n")
+    draw(points, HERE / "predicted.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:] or CALIBRATIONS)
