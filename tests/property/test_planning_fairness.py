@@ -38,6 +38,17 @@ def test_work_is_conserved(policy: str, seed: int) -> None:
     assert not rounds.alive()
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_one_who_waited_for_held_blocks_runs_once_they_are_free(policy: str) -> None:
+    """Nobody arrives, ends or decodes meanwhile: a decision must not outlive its reason."""
+    rounds = Rounds(policy)
+    assert rounds.batch.take(rounds.limits.kv_blocks - 1)
+    rounds.arrive(sequence(1, prompt_tokens=40))
+    assert not rounds.plan().entries
+    rounds.batch.give(rounds.limits.kv_blocks - 1)
+    assert rounds.plan().entries
+
+
 @pytest.mark.parametrize("policy", FIRST_COME)
 @pytest.mark.parametrize("seed", range(12))
 def test_first_come_is_first_let_in(policy: str, seed: int) -> None:

@@ -71,6 +71,22 @@ def test_repeated_plan_is_as_many_plans(policy: str) -> None:
     assert preemptions > 0
 
 
+@pytest.mark.parametrize("policy", ["vllm", "vllm-chunked", "sarathi"])
+def test_chunks_of_one_prompt_are_one_plan(policy: str) -> None:
+    """A prompt of many chunks is planned twice: all whole chunks, then what is left."""
+    rounds = Rounds(policy)
+    rounds.arrive(sequence(1, prompt_tokens=80))
+    plan = rounds.plan()
+    ((_, tokens),) = plan.entries
+    whole = (80 - 1) // tokens
+    assert plan.repeats_max == whole > 1
+    assert rounds.carry_out(plan, iterations=whole) == []
+    last = rounds.plan()
+    assert last.entries[0][1] == 80 - whole * tokens
+    assert last.repeats_max == 1
+    assert [one.generated for one in rounds.carry_out(last)] == [1]
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_plans_are_a_function_of_what_happened(policy: str) -> None:
     """The same arrivals give the same plans, to the last byte."""

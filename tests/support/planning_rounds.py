@@ -88,9 +88,14 @@ class Rounds:
     def carry_out(self, plan: Plan, *, iterations: int = 1) -> list[Sequence]:
         """Commits, and delivers each iteration's tokens at its end."""
         made = self.batch.commit(plan, iterations=iterations)
+        singles = sum(tokens == 1 for _, tokens in plan.entries)
+        pairs = sum(tokens * tokens for _, tokens in plan.entries if tokens > 1)
         for done in range(iterations):
-            past_tokens = plan.work.past_tokens + done * len(plan.entries)
-            work = dataclasses.replace(plan.work, past_tokens=past_tokens)
+            work = dataclasses.replace(
+                plan.work,
+                past_tokens=plan.work.past_tokens + done * singles,
+                prefill_pairs=plan.work.prefill_pairs + done * pairs,
+            )
             self.now += iteration_s(work, model=MODEL)
             for one in made:
                 self.clocks[one].deliver(1, now=self.now)

@@ -56,7 +56,7 @@ class WorkerView:
     legs: int
     """Legs the router has there now, or keeps a seat for; exact, unlike `load`."""
     committed_tokens: int
-    """Prompt and longest output of those legs."""
+    """Prompt and longest output of those legs, and of legs that migrated away and still run."""
     is_draining: bool
     token_s: float = 0.0
     """Time between two tokens of a request there, as observed; 0: not known."""

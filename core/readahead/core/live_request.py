@@ -55,6 +55,8 @@ class LiveRequest:
     """Migrations begun."""
     moved_at: float = -math.inf
     """When the last one ended."""
+    departed_from: WorkerId | None = None
+    """Where it was before the last one that was committed."""
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=DECISIONS_MAX))
 
     def __post_init__(self) -> None:

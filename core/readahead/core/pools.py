@@ -30,14 +30,19 @@ class LiveWorker:
     """Legs that migrate to here, alike; they have a seat, and another worker still owns them."""
     handovers: dict[RequestId, int] = field(default_factory=dict)
     """KV that waits here to be pulled, tokens."""
+    departed: dict[RequestId, int] = field(default_factory=dict)
+    """Legs that migrated away and still run elsewhere. Placement goes on counting them: one from
+    whom readers had to be moved would else look free, and be given whoever comes next."""
     committed_tokens: int = 0
-    """Most tokens that its legs, arrivals and handovers can come to occupy: their sum."""
+    """Most tokens that its legs, arrivals, handovers and departed ones can come to occupy."""
     token_s: float = 0.0
     """Time between two tokens of a request here, a moving mean; 0: not known yet."""
     made_tokens: bool = False
     """In the last step, for this router."""
     is_draining: bool = False
     rests_until: float = 0.0
+    _view: WorkerView | None = None
+    """What a policy saw last; None once something of it has changed."""
 
     @property
     def worker_id(self) -> WorkerId:
@@ -52,11 +57,13 @@ class LiveWorker:
         """Adds to its legs, arrivals or handovers."""
         held[request_id] = tokens
         self.committed_tokens += tokens
+        self._view = None
 
     def drop(self, held: dict[RequestId, int], request_id: RequestId) -> int:
         """Takes out of its legs, arrivals or handovers. Returns the tokens."""
         tokens = held.pop(request_id)
         self.committed_tokens -= tokens
+        self._view = None
         return tokens
 
     def observe(self, load: WorkerLoad, tokens: int, *, now: float) -> None:
@@ -72,6 +79,7 @@ class LiveWorker:
             weight = TOKEN_S_WEIGHT if self.token_s else 1.0
             self.token_s += weight * (token_s - self.token_s)
         self.load, self.observed_at, self.made_tokens = load, now, tokens > 0
+        self._view = None
 
     def has_room(self, tokens: int, *, now: float) -> bool:
         """It may be given one more leg of so many tokens.
@@ -90,7 +98,10 @@ class LiveWorker:
 
     def view(self) -> WorkerView:
         """What a policy sees."""
-        return WorkerView(
+        seen = self._view
+        if seen is not None and seen.is_draining == self.is_draining:
+            return seen
+        self._view = WorkerView(
             description=self.description,
             load=self.load,
             observed_at=self.observed_at,
@@ -99,6 +110,7 @@ class LiveWorker:
             is_draining=self.is_draining,
             token_s=self.token_s,
         )
+        return self._view
 
 
 class Pools:
@@ -140,6 +152,7 @@ class Pools:
 
     def unseat(self, request: LiveRequest) -> WorkerId | None:
         """Ends the placement, if there is one. Returns who had it, if still usable."""
+        self._forget_departure(request)
         worker = self.get(request.worker_id)
         request.leg = request.worker_id = None
         if worker is None:
@@ -163,9 +176,11 @@ class Pools:
         migration = self.cancel_move(request)
         assert migration is not None, request
         source, target = self._workers[migration.source], self._workers[migration.target]
+        self._forget_departure(request)
         tokens = source.drop(source.legs, request.request_id)
+        source.keep(source.departed, request.request_id, tokens)
         target.keep(target.legs, request.request_id, tokens)
-        request.worker_id = migration.target
+        request.worker_id, request.departed_from = migration.target, migration.source
 
     def cancel_move(self, request: LiveRequest) -> Migration | None:
         """Gives the target's seat up. Returns what was under way, if anything was."""
@@ -176,6 +191,12 @@ class Pools:
         if target := self.get(migration.target):
             target.drop(target.arrivals, request.request_id)
         return migration
+
+    def _forget_departure(self, request: LiveRequest) -> None:
+        worker = self.get(request.departed_from)
+        request.departed_from = None
+        if worker is not None and request.request_id in worker.departed:  # it may be another start
+            worker.drop(worker.departed, request.request_id)
 
     def hold(self, request: LiveRequest, source: LiveWorker) -> None:
         """Remembers that the request's KV waits on `source`."""
@@ -212,8 +233,10 @@ class Pools:
         }
         held = {(r.request_id, r.source_id) for r in live.values() if self.get(r.source_id)}
         assert held == {(each, w.worker_id) for w in self for each in w.handovers}
+        departed = {(each, w.worker_id) for w in self for each in w.departed}
+        assert departed <= {(r.request_id, r.departed_from) for r in live.values()}
         for worker in self:
-            held_here = (worker.legs, worker.arrivals, worker.handovers)
+            held_here = (worker.legs, worker.arrivals, worker.handovers, worker.departed)
             assert worker.committed_tokens == sum(sum(each.values()) for each in held_here)
         for request in live.values():
             assert request.worker_id is None or self.get(request.worker_id), request

@@ -124,4 +124,6 @@ class EndedRequest:
     error: str | None
     attempts: int
     slo: SloClass | None
-    thinking_tokens: int
+    thinking_tokens: int = 0
+    has_reader: bool = True
+    """False: a tool's round, whose output a program takes."""

@@ -95,12 +95,12 @@ class Engine:
         self._legs[sequence] = leg
         self._keys[leg.key] = leg
         self.counts.legs += 1
+        self._interrupt()
         if self._cache is not None and not sequence.is_pulled:
-            self._cache.shrink(blocks_max=self.batch.blocks_free)
+            self._cache.shrink(blocks_max=self._blocks_free())
             sequence.cached_tokens = self._cache.match(leg.prefix, most=sequence.prompt_tokens - 1)
             self.counts.prefix_tokens_hit += sequence.cached_tokens
         self.batch.add(sequence)
-        self._interrupt()
 
     def cancel(self, key: Key) -> None:
         """Ends a leg, if it is here; in an iteration's midst, with that iteration."""
@@ -239,12 +239,14 @@ class Engine:
             self.handovers.pull(self._legs[sequence], landed=self._pulled)
         if not plan.entries:
             return
-        stretch = self._parts.times.stretch(
-            plan.work,
-            start_s=self._kernel.now_s,
-            iterations=self._iterations(plan),
-            most_s=self._parts.stretch_s_max,
-        )
+        iterations, start_s = self._iterations(plan), self._kernel.now_s
+        times, most_s = self._parts.times, self._parts.stretch_s_max
+        if iterations > 1 and plan.work.prefill_pairs:
+            stretch = times.chunks(plan, start_s=start_s, iterations=iterations, most_s=most_s)
+        else:
+            stretch = times.stretch(
+                plan.work, start_s=start_s, iterations=iterations, most_s=most_s
+            )
         self._open = (plan, stretch, self._kernel.at(stretch.end_s, self._end))
 
     def _iterations(self, plan: Plan) -> int:
@@ -254,7 +256,9 @@ class Engine:
         if most == 1:
             return 1
         legs = self._legs
-        for sequence, _ in plan.entries:
+        for sequence, tokens in plan.entries:
+            if tokens > 1:
+                continue  # a prompt that goes on makes nothing
             generated = sequence.generated
             left = legs[sequence].output_tokens - generated
             if left < most:
@@ -367,6 +371,13 @@ class Engine:
         self.batch.end(leg.sequence)
         del self._legs[leg.sequence]
         self._keys.pop(leg.key, None)
+
+    def _blocks_free(self) -> int:
+        """Now, in the iteration in progress, behind which a cut stretch has no others."""
+        if self._open is None:
+            return self.batch.blocks_free
+        plan, stretch, _ = self._open
+        return self.batch.blocks_free_after(plan, iterations=stretch.iterations)
 
     def _give(self, blocks: int) -> None:
         self.batch.give(blocks)

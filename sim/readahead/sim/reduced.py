@@ -13,8 +13,8 @@ from readahead.core.reading.curves import Slo
 from readahead.core.reading.percentiles import Summary
 from readahead.core.reading.score import Ruler, Score
 from readahead.core.reading.timeline import Outcome
-from readahead.ruler.columns import columns, gaps_s, penalties
-from readahead.ruler.run import OUTCOMES, Run
+from readahead.ruler.columns import Columns, benefits, columns, gaps_s
+from readahead.ruler.run import OUTCOMES
 from readahead.sim.asked import EndedRequest
 from readahead.sim.results import Gathered
 
@@ -52,7 +52,7 @@ class Reduced:
         self._gaps: NDArray[np.int64] = np.zeros(_bin(np.array([GAP_S_MAX]))[0] + 1, dtype=np.int64)
         self._gap_sum_s = 0.0
         self._requests = self._tokens = self._attained = self._attained_tokens = 0
-        self._lost = self._lost_censored = 0.0
+        self._benefit = self._benefit_censored = 0.0
         self._start_s, self._end_s = math.inf, -math.inf
 
     def add(self, request: EndedRequest, slo: Slo | None) -> None:
@@ -69,22 +69,21 @@ class Reduced:
         def per_s(amount: float) -> float | None:
             return amount / duration_s if duration_s > 0 else None
 
-        alpha = self._ruler.alpha
         found = {name: _summary(values) for name, values in self._values.items()}
         return Score(
             requests=self._requests,
             outcomes=dict(self._outcomes),
             tokens=self._tokens,
             duration_s=duration_s,
-            smooth_goodput_tok_s=per_s(self._tokens - alpha * self._lost),
-            smooth_goodput_censored_tok_s=per_s(self._tokens - alpha * self._lost_censored),
+            smooth_goodput_tok_s=per_s(self._benefit),
+            smooth_goodput_censored_tok_s=per_s(self._benefit_censored),
             user_idle_s=found["idle_s"],
             user_idle_censored_s=found["idle_censored_s"],
             slo_attainment=self._attained / self._requests if self._requests else None,
             goodput_req_s=per_s(self._attained),
             goodput_tok_s=per_s(self._attained_tokens),
             throughput_tok_s=per_s(self._tokens),
-            effective_throughput_tok_s=per_s(math.fsum(self._values["effective_tokens"])),
+            effective_throughput_tok_s=per_s(float(np.nansum(self._values["effective_tokens"]))),
             ttft_s=found["ttft_s"],
             tbt_s=self._gap_summary(),
             tpot_s=found["tpot_s"],
@@ -109,21 +108,14 @@ class Reduced:
         self._attained += int(each.attained.sum())
         self._attained_tokens += int(tokens[each.attained].sum())
         self._outcomes.update(OUTCOMES[index] for index in run.outcomes.tolist())
-        self._lost += self._penalty(run, each.idle_s, each.paces_tok_s)
-        self._lost_censored += self._penalty(run, each.idle_censored_s, each.paces_tok_s)
+        self._benefit += self._worth(each, each.idle_s)
+        self._benefit_censored += self._worth(each, each.idle_censored_s)
         gaps = gaps_s(run)
         self._gap_sum_s += float(gaps.sum())
         self._gaps += np.bincount(_bin(gaps), minlength=len(self._gaps))
 
-    def _penalty(
-        self, run: Run, idle_s: NDArray[np.float64], paces_tok_s: NDArray[np.float64]
-    ) -> float:
-        ruler = self._ruler
-        tokens = run.tokens.astype(np.float64)
-        lost = penalties(
-            ruler.form, idle_s, tokens=tokens, paces_tok_s=paces_tok_s, shape=ruler.shape
-        )
-        return float(lost.sum())
+    def _worth(self, each: Columns, idle_s: NDArray[np.float64]) -> float:
+        return float(benefits(each, self._ruler, idle_s).sum())
 
     def _gap_summary(self) -> Summary | None:
         count = int(self._gaps.sum())

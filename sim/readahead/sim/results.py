@@ -25,6 +25,8 @@ class Gathered:
     def __init__(self) -> None:
         self.request_ids: list[str] = []
         self.slos: dict[int, Slo] = {}
+        self._thinking_tokens: dict[int, int] = {}
+        self._readerless: set[int] = set()
         self._arrivals_s = array("d")
         self._ended_s = array("d")
         self._times_s = array("d")
@@ -38,8 +40,13 @@ class Gathered:
 
     def add(self, request: EndedRequest, slo: Slo | None) -> None:
         """Takes one more."""
+        index = len(self.request_ids)
         if slo is not None:
-            self.slos[len(self.request_ids)] = slo
+            self.slos[index] = slo
+        if request.thinking_tokens:
+            self._thinking_tokens[index] = request.thinking_tokens
+        if not request.has_reader:
+            self._readerless.add(index)
         self.request_ids.append(request.request_id)
         self._arrivals_s.append(request.arrival_s)
         self._ended_s.append(request.ended_s)
@@ -71,6 +78,8 @@ class Gathered:
             slos=dict(self.slos),
             made_times_s={},
             estimated=0,
+            thinking_tokens=dict(self._thinking_tokens),
+            readerless=frozenset(self._readerless),
         )
 
 
@@ -90,6 +99,10 @@ def record_line(request: EndedRequest) -> str:
         fields["pace_tok_s"] = request.pace_tok_s
     if request.error is not None:
         fields["error"] = request.error
+    if request.thinking_tokens:
+        fields["thinking_tokens"] = request.thinking_tokens
+    if not request.has_reader:
+        fields["has_reader"] = False
     fields |= {
         "simulated": True,
         "session_id": request.session_id,
@@ -112,6 +125,8 @@ def timeline(request: EndedRequest, slo: Slo | None = None) -> Timeline:
         ended_s=request.ended_s,
         pace_tok_s=request.pace_tok_s,
         slo=slo,
+        thinking_tokens=request.thinking_tokens,
+        has_reader=request.has_reader,
     )
 
 

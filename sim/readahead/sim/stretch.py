@@ -10,6 +10,7 @@ import numpy as np
 
 from readahead.core.latency.iteration import IterationWork, LatencyModel, iteration_s
 from readahead.core.latency.stretch import Stretch as Series
+from readahead.core.planning.policy import Plan
 
 
 class Stretch:
@@ -121,6 +122,28 @@ class EngineTimes:
         each_s *= self._draw.lognormal(self._mean_log, self._sigma, iterations)
         ends_s = array("d", (start_s + np.cumsum(each_s)).tobytes())
         return Stretch(start_s, iterations, series=None, ends_s=ends_s)
+
+    def chunks(self, plan: Plan, *, start_s: float, iterations: int, most_s: float) -> Stretch:
+        """The same where a prompt goes on beside: each of its chunks sees those before it."""
+        work, model = plan.work, self.model
+        past = sum([tokens == 1 for _, tokens in plan.entries])
+        pairs = sum([tokens * tokens for _, tokens in plan.entries if tokens > 1])
+        quiet_s, end_s, ends_s = 0.0, start_s, array("d")
+        for _ in range(iterations):
+            each_s = iteration_s(work, model=model)
+            quiet_s += each_s
+            if quiet_s > most_s and ends_s:
+                break
+            if self._draw is not None:
+                each_s *= self._draw.lognormal(self._mean_log, self._sigma)
+            end_s += each_s
+            ends_s.append(end_s)
+            work = replace(
+                work,
+                past_tokens=work.past_tokens + past,
+                prefill_pairs=work.prefill_pairs + pairs,
+            )
+        return Stretch(start_s, len(ends_s), series=None, ends_s=ends_s)
 
 
 def _written_out(series: Series, iterations: int, *, start_s: float) -> array[float]:

@@ -174,6 +174,7 @@ class Users:
                 attempts=asked.attempt,
                 slo=asked.turn.slo,
                 thinking_tokens=asked.turn.thinking_tokens,
+                has_reader=asked.turn.has_reader,
             )
         )
         if watch is not None:

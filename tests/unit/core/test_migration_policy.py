@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from readahead.core.cluster import Role, WorkerDescription, WorkerLoad, WorkerView
 from readahead.core.config import MigrationConfig
 from readahead.core.latency.iteration import LLAMA_3_1_8B_A100_80G
+from readahead.core.live_request import LiveRequest
 from readahead.core.placement.decoder import Decoder
 from readahead.core.placement.forecast import idle_ahead_s
+from readahead.core.placement.least_loaded import place
 from readahead.core.placement.migration import MigrationPolicy
 from readahead.core.placement.triggers import Move
-from readahead.core.request import Incarnation, RequestId, RequestView, WorkerId
+from readahead.core.pools import Pools
+from readahead.core.request import Incarnation, Leg, RequestId, RequestView, Stage, WorkerId
 
 NOW = 100.0
 SLOW_S, QUICK_S = 0.5, 0.02
@@ -213,3 +216,74 @@ def test_idle_ahead_of_a_known_case() -> None:
     three seconds back."""
     assert idle_ahead_s(2.0, [(5.0, 0.0), (10.0, 10.0)], pace_tok_s=5.0) == pytest.approx(3.0)
     assert idle_ahead_s(-9.0, [(4.0, 2.5)], pace_tok_s=5.0) == pytest.approx(2.0)
+
+
+A, B, C = WorkerId("a"), WorkerId("b"), WorkerId("c")
+
+
+def moving(pools: Pools) -> LiveRequest:
+    """A request that decodes on A, beside workers B and C."""
+    for each in (A, B, C):
+        pools.add(worker(each).worker.description, now=NOW)
+    request = LiveRequest(
+        request_id=RequestId("r"),
+        prompt_tokens=100,
+        output_tokens_max=900,
+        pace_tok_s=5.0,
+        arrived_at=0.0,
+        waits_since=0.0,
+        stage=Stage.DECODING,
+        tokens_delivered=1,
+    )
+    pools.seat(request, Leg.WHOLE, A, tokens=1000)
+    return request
+
+
+def moved(pools: Pools, request: LiveRequest, target: WorkerId) -> None:
+    pools.start_move(request, target)
+    pools.commit_move(request)
+    pools.check({request.request_id: request})
+
+
+def committed(pools: Pools) -> dict[WorkerId, int]:
+    views = pools.with_room(Role.DECODE, 1, now=NOW)
+    return {view.description.worker_id: view.committed_tokens for view in views}
+
+
+def test_who_was_moved_away_makes_no_room_for_newcomers() -> None:
+    pools = Pools()
+    request = moving(pools)
+    moved(pools, request, B)
+    assert committed(pools) == {A: 1000, B: 1000, C: 0}
+    views = pools.with_room(Role.DECODE, 1, now=NOW)
+    assert [view.legs for view in views] == [0, 1, 0]
+    assert place(reader("new"), views).worker_id == C
+
+
+def test_only_the_last_worker_goes_on_counting_him() -> None:
+    pools = Pools()
+    request = moving(pools)
+    moved(pools, request, B)
+    moved(pools, request, C)
+    assert committed(pools) == {A: 0, B: 1000, C: 1000}
+    moved(pools, request, B)
+    assert committed(pools) == {A: 0, B: 1000, C: 1000}
+
+
+def test_nobody_counts_him_once_he_has_ended() -> None:
+    pools = Pools()
+    request = moving(pools)
+    moved(pools, request, B)
+    assert pools.unseat(request) == B
+    pools.check({})
+    assert committed(pools) == {A: 0, B: 0, C: 0}
+
+
+def test_a_worker_that_was_lost_has_nothing_to_forget() -> None:
+    pools = Pools()
+    request = moving(pools)
+    moved(pools, request, B)
+    about = pools.remove(A).description
+    pools.add(replace(about, incarnation=Incarnation("2")), now=NOW)
+    pools.unseat(request)
+    assert committed(pools) == {A: 0, B: 0, C: 0}

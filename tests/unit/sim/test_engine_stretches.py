@@ -9,6 +9,9 @@ from small_clusters import MODEL, PATIENT, Kept, chunked, one_turn
 
 from readahead.core.cluster import Role
 from readahead.core.latency.iteration import IterationWork, iteration_s
+from readahead.core.planning.policy import Plan
+from readahead.core.planning.sequence import Sequence
+from readahead.core.request import RequestId
 from readahead.sim.cluster import ClusterSpec, WorkerSpec
 from readahead.sim.engine_handovers import Handovers
 from readahead.sim.kernel import Kernel
@@ -42,6 +45,37 @@ def test_the_ends_are_those_of_single_iterations() -> None:
     assert found.ends_s().tolist() == pytest.approx(ends_one_by_one(3000), abs=1e-9)
     assert found.end_s == found.ends_s()[-1]
     assert found.first_s == pytest.approx(ends_one_by_one(1)[0])
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3])
+def test_chunks_take_what_each_of_them_attends_to(sigma: float) -> None:
+    """A prompt of 3,000 tokens in chunks of 200, beside one that decodes."""
+    times = EngineTimes(MODEL, scale=1.0, noise_sigma=sigma, seed=(4, 5))
+    prompt = Sequence(
+        request_id=RequestId("p"), prompt_tokens=3000, output_tokens_max=9, arrived_at=0.0
+    )
+    reader = replace(prompt, prompt_tokens=50, generated=3, computed=52)
+    plans = [
+        Plan(
+            entries=((reader, 1), (prompt, 200)),
+            pulls=(),
+            work=IterationWork(
+                tokens=1, requests=1, past_tokens=52 + n, prefill_pairs=0
+            ).with_chunk(200, before_tokens=200 * n),
+            repeats_max=14 - n,
+        )
+        for n in range(14)
+    ]
+    found = times.chunks(plans[0], start_s=1.0, iterations=14, most_s=float("inf"))
+    again, at_s, ends = EngineTimes(MODEL, scale=1.0, noise_sigma=sigma, seed=(4, 5)), 1.0, []
+    for plan in plans:
+        at_s = again.chunks(plan, start_s=at_s, iterations=1, most_s=0.01).end_s
+        ends.append(at_s)
+    assert found.ends_s().tolist() == pytest.approx(ends, abs=1e-12)
+    if not sigma:
+        assert ends[0] == pytest.approx(1.0 + iteration_s(plans[0].work, model=MODEL))
+        bound_s = ends[4] - 1.0 + 1e-9
+        assert times.chunks(plans[0], start_s=1.0, iterations=14, most_s=bound_s).iterations == 5
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3])

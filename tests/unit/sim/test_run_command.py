@@ -46,7 +46,8 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
 def test_a_cluster_file_is_read_and_flags_go_before_it(tmp_path: Path) -> None:
     cluster = tmp_path / "cluster.toml"
     cluster.write_text(
-        'decode = 3\npolicy = "sarathi"\n[knobs]\nchunk_tokens = 256\n[core.migration]\ntrigger = "need"\n',
+        'decode = 3\npolicy = "sarathi"\n[knobs]\nchunk_tokens = 256\n'
+        '[core.migration]\ntrigger = "need"\n',
         encoding="utf-8",
     )
     code, said = run(*SHORT, "--cluster", str(cluster), "--knob", "chunk_tokens=512")

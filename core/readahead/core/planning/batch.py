@@ -27,7 +27,17 @@ class _Draft:
     is_open: bool = True
     """Whether those that wait may still be let in."""
     is_steady: bool = True
-    """Whether nothing happened but that each entry decodes."""
+    """Whether nothing happened but that each entry decodes, or goes on with its prompt."""
+    chunks_left: int = 1 << 30
+    """How often the chunks can be repeated before the first of their prompts ends."""
+
+    def goes_on(self, sequence: Sequence, tokens: int) -> None:
+        """An entry that computes its prompt: the next iteration is like this one, or is not."""
+        chunks = (sequence.missing - 1) // tokens
+        if self.choice.chunks_hold and chunks and tokens > 1:
+            self.chunks_left = min(self.chunks_left, chunks)
+        else:
+            self.is_steady = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +113,7 @@ class Batch:
         if not 1 <= iterations <= plan.repeats_max:
             raise ValueError(f"iterations must be from 1 to {plan.repeats_max}, is {iterations}")
         if iterations > 1:
-            return self._commit_decodes(plan, iterations)
+            return self._commit_many(plan, iterations)
         made: list[Sequence] = []
         for sequence, tokens in plan.entries:
             if sequence.is_ended:
@@ -113,6 +123,18 @@ class Batch:
                 sequence.generated += 1
                 made.append(sequence)
         return made
+
+    def blocks_free_after(self, plan: Plan, *, iterations: int) -> int:
+        """Blocks that are free once a plan has been carried out so many times in a row."""
+        if iterations == 1:
+            return self.blocks_free
+        size = self.limits.block_tokens
+        grown = sum(
+            max(0, -(-(s.computed + tokens * iterations) // size) - s.blocks)
+            for s, tokens in plan.entries
+            if not s.is_ended
+        )
+        return self.blocks_free - grown
 
     def pulled(self, sequence: Sequence, *, has_kv: bool) -> None:
         """Lets a sequence run once its pull is over; without its KV the prompt is computed here.
@@ -179,7 +201,7 @@ class Batch:
         draft.taken.add(sequence)
         draft.budget -= tokens
         if missing > 1:
-            draft.is_steady = False
+            draft.goes_on(sequence, tokens)
 
     def _grow(self, draft: _Draft, sequence: Sequence, blocks: int) -> bool:
         """Gives a running sequence blocks, at the cost of the victims, itself perhaps."""
@@ -211,8 +233,8 @@ class Batch:
         sequence.blocks = blocks
         self.waiting.remove(sequence)
         draft.taken.add(sequence)
-        draft.is_steady = False
         if sequence.is_pulled:
+            draft.is_steady = False
             self.pulling.append(sequence)
             draft.pulls.append(sequence)
             return
@@ -220,6 +242,7 @@ class Batch:
         self.running.append(sequence)
         draft.entries.append((sequence, tokens))
         draft.budget -= tokens
+        draft.goes_on(sequence, tokens)
 
     def _preempt(self, sequence: Sequence) -> None:
         """Takes a running sequence's KV; it waits, before all others, to be computed again."""
@@ -233,18 +256,19 @@ class Batch:
     def _repeats_max(self, draft: _Draft) -> int:
         """How often the plan can be carried out before a block is lacking or the choice ends.
 
-        A decoding sequence takes a block each `block_tokens` iterations. So many whole rounds
-        fit as there are free blocks for all; of the next round only what comes before the first
-        sequence that would get none.
+        A decoding sequence takes a block each `block_tokens` iterations; a prompt has all of its
+        own. So many whole rounds fit as there are free blocks for all; of the next round only what
+        comes before the first sequence that would get none.
         """
         if not draft.is_steady or not draft.entries or draft.choice.holds_for <= 1:
             return 1
-        size, count = self.limits.block_tokens, len(draft.entries)
-        rounds, left = divmod(self.blocks_free, count)
-        if rounds * size >= draft.choice.holds_for:
-            return draft.choice.holds_for
+        size, holds_for = self.limits.block_tokens, min(draft.choice.holds_for, draft.chunks_left)
+        decoding = [sequence for sequence, tokens in draft.entries if tokens == 1]
+        rounds, left = divmod(self.blocks_free, len(decoding)) if decoding else (holds_for, 0)
+        if rounds * size >= holds_for:
+            return holds_for
         crossings = [0] * size
-        for sequence, _ in draft.entries:
+        for sequence in decoding:
             crossings[-sequence.computed % size - 1] += 1
         repeats = rounds * size
         for crossing in crossings:  # those that are full after 1, 2, … tokens, then after 0 = size
@@ -252,14 +276,16 @@ class Batch:
             left -= crossing
             if left < 0:
                 break
-        return max(1, min(repeats, draft.choice.holds_for))
+        return max(1, min(repeats, holds_for))
 
-    def _commit_decodes(self, plan: Plan, iterations: int) -> list[Sequence]:
+    def _commit_many(self, plan: Plan, iterations: int) -> list[Sequence]:
         size, made = self.limits.block_tokens, []
-        for sequence, _ in plan.entries:
+        for sequence, tokens in plan.entries:
             if sequence.is_ended:
                 continue
-            sequence.computed += iterations
+            sequence.computed += tokens * iterations
+            if tokens > 1:
+                continue  # a prompt that goes on, in blocks that it has
             sequence.generated += iterations
             blocks = -(-sequence.computed // size)
             if blocks > sequence.blocks:

@@ -72,6 +72,9 @@ class Choice:
     holds_for: int = 1 << 30
     """For how many iterations the same choice would be made if nothing but decoding happened:
     no arrival, end, pull, preemption. 1: ask again after each."""
+    chunks_hold: bool = False
+    """`holds_for` is also true while a prompt that its chunk does not finish is computed on: each
+    next chunk would be as long, until what is left is no longer than one."""
     may_pass: bool = False
     """Whether one that waits may be let in before another whose blocks are not free."""
 
@@ -85,9 +88,9 @@ class Plan:
     """Those whose blocks are there and whose KV is to be pulled now."""
     work: IterationWork
     repeats_max: int = 1
-    """The plan may be carried out so many times in a row, each entry one further decode token
-    each time: the choice holds and the blocks are there. 1 where it holds a prompt chunk, or
-    where somebody was let in, pulled, preempted or left out."""
+    """The plan may be carried out so many times in a row, each entry as many further tokens
+    each time: the choice holds and the blocks are there. 1 where a prompt ends with it, or where
+    somebody was pulled, preempted or left out, or let in for more than the first chunk of many."""
 
 
 class BatchPolicy(Protocol):

@@ -118,7 +118,7 @@ class Andes:
         """QoE over the horizon if served, less that if not."""
         pace_tok_s = sequence.pace_tok_s
         starts_at = sequence.arrived_at + self.first_token_s
-        whole_s = now + self.horizon_s - starts_at
+        whole_s = self.horizon_s - (starts_at - now)
         if whole_s <= EXPERIENCE_S_MIN:
             return 0.0
         ready_s = 0.0
@@ -129,7 +129,8 @@ class Andes:
         saved_s = max(0.0, self.horizon_s - from_s)
         # Areas between curves of tokens read over time: what is read thanks to being served, and
         # the greatest delay there can be, everything at the end.
-        return min(rate_tok_s, pace_tok_s) * saved_s**2 / (pace_tok_s * whole_s**2)
+        # For one who has just come both are the same, and ties must not be left to rounding.
+        return min(rate_tok_s / pace_tok_s, 1.0) * (saved_s / whole_s) ** 2
 
     def _refine(
         self,

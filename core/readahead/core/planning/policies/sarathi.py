@@ -53,7 +53,8 @@ class Sarathi:
             entries.append((sequence, tokens))
             budget -= tokens
         entries += first_come(view, budget)
-        return Choice(entries=entries, victims=latest_first(view))
+        # A budget in tokens is the same while prompts go on; one in seconds is not.
+        return Choice(entries=entries, victims=latest_first(view), chunks_hold=not self.tbt_s)
 
     def _budget(self, view: EngineView, decodes: list[tuple[Sequence, int]]) -> int:
         """Prompt tokens that this iteration may compute."""

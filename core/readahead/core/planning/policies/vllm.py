@@ -41,7 +41,7 @@ class Vllm:
         """The next iteration's choice."""
         pulls, prompts = self._prompts(view)
         if prompts:
-            return Choice(entries=[*pulls, *prompts])
+            return Choice(entries=[*pulls, *prompts], chunks_hold=True)
         entries = [(sequence, 1) for sequence in view.running]
         # Whether a waiting one fits changes only with blocks, which those that decode only take.
         return Choice(entries=[*entries, *pulls], victims=latest_first(view))

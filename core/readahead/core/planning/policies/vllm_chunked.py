@@ -41,7 +41,7 @@ class VllmChunked:
             entries.append((sequence, tokens))
             budget -= tokens
         entries += first_come(view, budget)
-        return Choice(entries=entries, victims=latest_first(view))
+        return Choice(entries=entries, victims=latest_first(view), chunks_hold=True)
 
 
 def first_come(view: EngineView, budget: int) -> list[tuple[Sequence, int]]:
