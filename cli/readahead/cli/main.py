@@ -14,6 +14,7 @@ from readahead.cli.chat import chat
 from readahead.cli.compare import compare
 from readahead.cli.configuration import USAGE_EXIT, Component
 from readahead.cli.load import load
+from readahead.cli.reproduce import reproduce
 from readahead.cli.score import score
 from readahead.cli.simulate import simulate
 from readahead.cli.tricks import tricks
@@ -52,7 +53,7 @@ def up(
     model_name: Annotated[
         str, typer.Option(help="Name that callers use. Default: the folder's.")
     ] = "",
-    kv: Annotated[str, typer.Option(help="How KV caches move: nixl.")] = "nixl",
+    kv: Annotated[str, typer.Option(help="How KV caches move: nixl or grpc.")] = "nixl",
     redis: Annotated[str, typer.Option(help="redis://… Default: a redis-server of its own.")] = "",
     http_port: Annotated[int, typer.Option(help="OpenAI-compatible door; 0: any free.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC door; 0: any free.")] = 50051,
@@ -125,6 +126,7 @@ app.command()(calibrate)
 app.command()(chat)
 app.command()(compare)
 app.command()(load)
+app.command()(reproduce)
 app.command()(score)
 app.command()(simulate)
 app.command()(tricks)

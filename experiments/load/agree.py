@@ -1,0 +1,379 @@
+"""Whether `readahead load` and `vllm bench serve` say the same of one server.
+
+Run: python experiments/load/agree.py [--pairs 5] [--json FILE]
+Starts vLLM's own OpenAI server from this environment with a tiny model made on the spot, and lets
+both tools offer it the same prompts, output lengths and concurrency or gaps, in turns
+(A B, B A, A B …). Prints, for each load and metric, the median over each tool's blocks, the median
+of the pairs' ratios, and how far off that may be by noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from math import nan, sqrt
+from pathlib import Path
+from statistics import median, quantiles
+
+from readahead.cli.up.tiny_model import TinyModel, make
+from readahead.loadgen.load_offer import Target, make_offer
+from readahead.loadgen.load_plain import PlainSpec
+from readahead.runtime.clock import monotonic_s
+from readahead.workload.arrivals import PoissonArrivals
+from readahead.workload.lengths import parse_lengths
+
+PAUSE = threading.Event()
+"""Never set."""
+READY_S_MAX = 400.0
+BLOCK_S_MAX = 300.0
+OURS, THEIRS = "readahead load", "vllm bench serve"
+TOOLS = (OURS, THEIRS)
+METRICS = ("ttft_s", "tpot_s", "throughput_tok_s")
+DONE = "block done"
+VLLM_BENCH = f"""
+import json, sys
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+for line in sys.stdin:
+    parser = FlexibleArgumentParser()
+    add_cli_args(parser)
+    main(parser.parse_args(json.loads(line)))
+    print("{DONE}", flush=True)
+"""
+"""`vllm bench serve`, past its console script, which the CPU build cannot start; one process for
+all blocks, as it takes many seconds to import."""
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What both tools offer."""
+
+    name: str
+    prompt_tokens: int
+    output_tokens: int
+    requests: int
+    users: int | None = None
+    """A closed loop of so many."""
+    rate_req_s: float | None = None
+    """Even gaps."""
+
+    @property
+    def all_prompt_tokens(self) -> int:
+        """Of the whole load, as a server counts them."""
+        return self.requests * self.prompt_tokens
+
+    @property
+    def ours(self) -> list[str]:
+        """As flags of `readahead load`."""
+        if self.users is not None:
+            return ["--closed-loop", str(self.users)]
+        return ["--arrivals", f"gamma:rate={self.rate_req_s},cv=0.01"]
+
+    @property
+    def theirs(self) -> list[str]:
+        """As flags of `vllm bench serve`."""
+        if self.users is not None:
+            return ["--max-concurrency", str(self.users)]
+        return ["--request-rate", str(self.rate_req_s), "--burstiness", "10000"]
+
+
+LOADS = (
+    Load(name="one user at a time", prompt_tokens=512, output_tokens=96, requests=12, users=1),
+    Load(name="four users", prompt_tokens=512, output_tokens=96, requests=24, users=4),
+    Load(name="even gaps", prompt_tokens=512, output_tokens=96, requests=16, rate_req_s=2.0),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """What one tool says of one block: medians over requests, and the whole's throughput."""
+
+    ttft_s: float
+    tpot_s: float
+    throughput_tok_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """One metric of one load over all blocks."""
+
+    load: str
+    metric: str
+    ours: float
+    theirs: float
+    ratio: float
+    """Ours over theirs: the median over the pairs, whose blocks are neighbours in time."""
+    noise: float
+    """Half the middle range of those ratios over the root of their number: how far from the truth
+    their median may well be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A server, and what the tools need to load it."""
+
+    url: str
+    model: Path
+    folder: Path
+    vllm_bench: subprocess.Popen[str]
+
+    def block(self, tool: str, load: Load, seed: int) -> Numbers:
+        """One run of one tool."""
+        if tool == THEIRS:
+            return self._theirs(load, self._prompts(load, seed))
+        with self._ours_process(load, seed) as process:
+            return self._ours(load, process)
+
+    def together(self, load: Load, seed: int) -> dict[str, Numbers]:
+        """One run of each at the same time: whatever the machine does, it does to both."""
+        prompts = self._prompts(load, seed)
+        records = self.folder / "ours.jsonl"
+        records.unlink(missing_ok=True)
+        with self._ours_process(load, seed) as process:
+            while not records.exists() and process.poll() is None:
+                PAUSE.wait(0.01)
+            theirs = self._theirs(load, prompts)
+            return {OURS: self._ours(load, process), THEIRS: theirs}
+
+    def _ours_process(self, load: Load, seed: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "readahead.cli.main", "load", "--target", self.url),
+                *("--requests", str(load.requests), "--seed", str(seed), *load.ours),
+                *("--prompt-tokens", str(load.prompt_tokens), "--model-path", str(self.model)),
+                *("--output-tokens", str(load.output_tokens), "--jsonl", "ours.jsonl"),
+            ],
+            cwd=self.folder,
+            env=os.environ | ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def _ours(self, load: Load, process: subprocess.Popen[str]) -> Numbers:
+        records = self.folder / "ours.jsonl"
+        output, _ = process.communicate(timeout=BLOCK_S_MAX)
+        # 3: some sends were late, which ours says; with even gaps that moves no median.
+        assert process.returncode in {0, 3}, output
+        meta = json.loads(records.with_name(f"{records.name}.meta.json").read_text())
+        results = meta["results"]
+        assert results["outcomes"] == {"finished": load.requests}, results
+        assert results["output_tokens"] == load.requests * load.output_tokens
+        lines = records.read_text().splitlines()
+        assert sum(json.loads(line)["prompt_tokens"] for line in lines) == load.all_prompt_tokens
+        return Numbers(
+            ttft_s=results["ttft_from_send_s"]["p50"],
+            tpot_s=results["tpot_s"]["p50"],
+            throughput_tok_s=results["tokens_per_s"],
+        )
+
+    def _theirs(self, load: Load, prompts: Path) -> Numbers:
+        self._ask_vllm(
+            *("--backend", "openai", "--base-url", self.url),
+            *("--endpoint", "/v1/completions", "--model", "tiny", "--tokenizer", str(self.model)),
+            *("--dataset-name", "sharegpt", "--dataset-path", str(prompts), "--disable-shuffle"),
+            *("--sharegpt-output-len", str(load.output_tokens)),
+            *("--ignore-eos", "--num-prompts", str(load.requests), "--disable-tqdm"),
+            *(*load.theirs, "--save-result", "--result-dir", str(self.folder)),
+            *("--result-filename", "theirs.json"),
+        )
+        results = json.loads((self.folder / "theirs.json").read_text())
+        assert results["completed"] == load.requests, results
+        assert results["total_output_tokens"] == load.requests * load.output_tokens
+        assert results["total_input_tokens"] == load.all_prompt_tokens, results
+        return Numbers(
+            ttft_s=results["median_ttft_ms"] / 1e3,
+            tpot_s=results["median_tpot_ms"] / 1e3,
+            throughput_tok_s=results["output_throughput"],
+        )
+
+    def _prompts(self, load: Load, seed: int) -> Path:
+        """The very texts that `readahead load` sends for this seed, as vLLM's tool reads them."""
+        spec = PlainSpec(
+            seed=seed,
+            arrivals=PoissonArrivals(rate_req_s=1.0),
+            requests=load.requests,
+            duration_s=None,
+            prompt_lengths=parse_lengths(str(load.prompt_tokens)),
+            output_lengths=parse_lengths(str(load.output_tokens)),
+        )
+        offer = make_offer(spec, Target(takes_ids=False, model_path=self.model), pace_tok_s=None)
+        texts = [offer.texts(one.turns[0].segments[0]) for one in offer.sessions]
+        answer = {"value": "its length is given"}
+        path = self.folder / "prompts.json"
+        path.write_text(
+            json.dumps([{"conversations": [{"value": text}, answer]} for text in texts])
+        )
+        return path
+
+    def _ask_vllm(self, *arguments: str) -> None:
+        """One run of vLLM's tool; its log is in the folder."""
+        stdin, stdout = self.vllm_bench.stdin, self.vllm_bench.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(arguments) + "\n")
+        stdin.flush()
+        for line in stdout:
+            if line.strip() == DONE:
+                return
+        raise RuntimeError((self.folder / "bench.log").read_text(errors="replace"))
+
+
+@contextmanager
+def vllm_bench(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """vLLM's tool, waiting for arguments."""
+    with (folder / "bench.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", VLLM_BENCH],
+            env=os.environ | ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def vllm_server(model: Path, folder: Path) -> Iterator[str]:
+    """The base address of vLLM's own OpenAI server, ready; it is gone at the exit."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    url, log = f"http://127.0.0.1:{port}", folder / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+                *("--model", str(model), "--served-model-name", "tiny", "--dtype", "float32"),
+                *("--host", "127.0.0.1", "--port", str(port), "--max-model-len", "2048"),
+                *("--enforce-eager", "--kv-cache-memory-bytes", str(256 << 20)),
+                # The tools repeat prompts: none may be cheaper the second time.
+                *("--no-enable-prefix-caching", "--disable-uvicorn-access-log"),
+            ],
+            env=os.environ | ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_ready(server, f"{url}/health", log)
+        yield url
+    finally:
+        server.send_signal(signal.SIGINT)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _wait_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = monotonic_s() + READY_S_MAX
+    while monotonic_s() < deadline:
+        assert server.poll() is None, log.read_text(errors="replace")
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            PAUSE.wait(0.2)
+    raise TimeoutError(f"the server is not ready: {log.read_text(errors='replace')}")
+
+
+def measure(bench: Bench, load: Load, *, pairs: int, is_together: bool) -> dict[str, list[Numbers]]:
+    """All blocks of a load; those of a pair have the same prompts, and the order turns."""
+    found: dict[str, list[Numbers]] = {tool: [] for tool in TOOLS}
+    for tool in TOOLS:  # not counted: a server and its caches warm up
+        bench.block(tool, load, seed=0)
+    for pair in range(pairs):
+        if is_together:
+            for tool, numbers in bench.together(load, seed=1 + pair).items():
+                found[tool].append(numbers)
+            continue
+        for tool in TOOLS if pair % 2 == 0 else reversed(TOOLS):
+            found[tool].append(bench.block(tool, load, seed=1 + pair))
+    return found
+
+
+def agreements(load: Load, found: Mapping[str, Sequence[Numbers]]) -> Iterator[Agreement]:
+    """Each metric of the blocks of a load."""
+    for metric in METRICS:
+        ours, theirs = ([getattr(one, metric) for one in found[tool]] for tool in TOOLS)
+        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (nan, nan, nan)
+        yield Agreement(
+            load=load.name,
+            metric=metric,
+            ours=median(ours),
+            theirs=median(theirs),
+            ratio=median(ratios),
+            noise=(high - low) / 2 / sqrt(len(ratios)),
+        )
+
+
+def line_of(row: Agreement) -> str:
+    """A line of the table."""
+    values = f"{row.ours:18.5g}{row.theirs:18.5g}{row.ratio:8.3f}{row.noise:8.1%}"
+    return f"{row.load:20}{row.metric:18}{values}"
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5, help="blocks of each tool")
+    parser.add_argument("--loads", default="", help="names of loads, separated by commas")
+    parser.add_argument(
+        "--together", action="store_true", help="both at once, for a machine that others use"
+    )
+    parser.add_argument("--json", type=Path, help="writes blocks and ratios there")
+    given = parser.parse_args()
+    wanted = given.loads.split(",") if given.loads else [load.name for load in LOADS]
+    rows: list[Agreement] = []
+    sys.stdout.write(f"{'load':20}{'metric':18}{OURS:>18}{THEIRS:>18}{'ratio':>8}{'noise':>8}\n")
+    blocks: dict[str, dict[str, list[dict[str, float]]]] = {}
+    with tempfile.TemporaryDirectory(prefix="readahead-agree-") as name:
+        folder = Path(name)
+        model = folder / "tiny"
+        make(TinyModel(), model)
+        with vllm_server(model, folder) as url, vllm_bench(folder) as process:
+            bench = Bench(url=url, model=model, folder=folder, vllm_bench=process)
+            for load in (one for one in LOADS if one.name in wanted):
+                found = measure(bench, load, pairs=given.pairs, is_together=given.together)
+                blocks[load.name] = {tool: [asdict(one) for one in found[tool]] for tool in TOOLS}
+                rows += (new := list(agreements(load, found)))
+                for row in new:
+                    sys.stdout.write(line_of(row) + "\n")
+                    sys.stdout.flush()
+    if given.json is not None:
+        ratios = [asdict(row) for row in rows]
+        given.json.write_text(json.dumps({"ratios": ratios, "blocks": blocks}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

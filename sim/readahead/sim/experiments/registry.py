@@ -1,0 +1,36 @@
+"""All experiments by name; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from readahead.sim.experiments.experiment import Experiment
+
+MODULES = {
+    "smooth-goodput": "smooth_goodput",
+    "chunked-prefill": "chunked_prefill",
+    "tricks": "tricks",
+    "pace": "pace",
+    "disaggregation": "disaggregation",
+    "migration": "migration",
+    "ranking": "ranking",
+}
+"""Each module here has an `EXPERIMENT`. In this order they are shown."""
+
+
+def names() -> list[str]:
+    """Those there are."""
+    return list(MODULES)
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        ValueError: there is none; says which there are.
+    """
+    if name not in MODULES:
+        raise ValueError(f"no experiment is called {name!r}; known: {', '.join(MODULES)}")
+    module = import_module(f"readahead.sim.experiments.{MODULES[name]}")
+    found: Experiment = module.EXPERIMENT
+    return found
