@@ -26,7 +26,7 @@ from worker_server import wait_until
 from readahead.loadgen.load_target import sender_for
 from readahead.loadgen.records import Outcome, Record
 from readahead.loadgen.senders import Sender, SendOptions
-from readahead.loadgen.session_run import RunLimits, SessionRun
+from readahead.loadgen.session_run import Hooks, RunLimits, SessionRun
 from readahead.loadgen.statistics import summarise
 from readahead.workload.reader import Reader
 from readahead.workload.session import Pause, Segment, Session, Turn
@@ -363,7 +363,7 @@ async def test_stopping_ends_sessions_in_order() -> None:
     loop = asyncio.get_running_loop()
     sessions = [session(turn("a"), turn("b", pause_s=60)), session(turn("wait"), index=3)]
     with serving_http(FakeOpenAi(reply)) as url:
-        run = await play(url, sessions, stop=stop)
+        run = await play(url, sessions, hooks=Hooks(stop=stop))
     assert [(r.outcome, r.cause) for r in run.records] == [
         (Outcome.FINISHED, None),
         (Outcome.CANCELLED, "interrupted"),
