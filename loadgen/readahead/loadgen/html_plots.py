@@ -115,6 +115,7 @@ def sweep_plot(points: Sequence[SweepPoint]) -> str:
                 ax.axvline(best.rate_req_s, color=INK, linewidth=0.9, linestyle=(0, (1, 3)))
                 at = int(np.flatnonzero(rates == best.rate_req_s)[0])
                 ax.plot(rates[at], values[at], "o", color="C1", markersize=9)
+            ax.margins(y=0.14)  # the marker of the peak is not to be cut
             ax.set_xlim(left=0)
             ax.set_xlabel("offered, req/s")
             ax.set_title(label)
