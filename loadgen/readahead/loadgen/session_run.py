@@ -235,7 +235,9 @@ class SessionRun:
                 if next_s is None:
                     self.counts.skipped += len(session.turns) - number - 1
                     return
-                await asyncio.sleep(max(0.0, next_s - self.now_s()))
+                # Not one sleep: uvloop counts whole milliseconds and may wake a little early.
+                while (left_s := next_s - self.now_s()) > 0:  # noqa: ASYNC110 - a time, no event
+                    await asyncio.sleep(left_s)
             finally:
                 run.close()
             due_s, context = next_s, (*parts, run.answer)
