@@ -231,7 +231,8 @@ def test_the_deadline_bounds_everything_and_is_sent_along() -> None:
         client.generate("hi", timeout_s=0.2).collect()
     (time_left_s,) = service.time_left_s
     assert time_left_s is not None
-    assert time_left_s <= 0.2
+    # gRPC sends whole milliseconds, and its server reckons back from another clock.
+    assert 0 < time_left_s <= 0.2 + 0.005
 
 
 def test_no_retry_beyond_the_deadline() -> None:
