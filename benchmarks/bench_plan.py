@@ -3,7 +3,7 @@
     python benchmarks/bench_plan.py
     python benchmarks/bench_plan.py --scenario chatbot
 
-Aim, for the first: at most 10 s of CPU, which is the time on a free core, and 500 MB. Writes a
+Aim, for the first: at most 10 s and 500 MB. Writes a
 trace of the compact form into a temporary folder, plans it in a process of its own and walks all
 sessions once, and prints that process's seconds (from its start, imports included) and peak
 memory. A scenario draws a reader per session, which the bare trace does not.
@@ -82,8 +82,8 @@ def main() -> None:
         f"{arguments.requests:,} requests planned: {seconds:.1f} s ({cpu_s:.1f} s of CPU),"
         f" peak {mb:.0f} MB"
     )
-    if arguments.scenario == "trace" and (cpu_s > SECONDS_MAX or mb > MB_MAX):
-        sys.exit(f"aim missed: {SECONDS_MAX:g} s of CPU, {MB_MAX:g} MB")
+    if arguments.scenario == "trace" and (seconds > SECONDS_MAX or mb > MB_MAX):
+        sys.exit(f"aim missed: {SECONDS_MAX:g} s, {MB_MAX:g} MB")
 
 
 if __name__ == "__main__":
