@@ -1,10 +1,11 @@
 """Whether `readahead load` and `vllm bench serve` say the same of one server.
 
-Run: python experiments/load/agree.py [--pairs 5] [--json FILE]
+Run: python experiments/load/agree.py [--pairs 5] [--pairs-max 15] [--noise 0.025] [--json FILE]
 Starts vLLM's own OpenAI server from this environment with a tiny model made on the spot, and lets
 both tools offer it the same prompts, output lengths and concurrency or gaps, in turns
-(A B, B A, A B …). Prints, for each load and metric, the median over each tool's blocks, the median
-of the pairs' ratios, and how far off that may be by noise.
+(A B, B A, A B …). A load gets more pairs until each of its metrics is known well enough, whatever
+the ratios are. Prints, for each load and metric, the median over each tool's blocks, the median of
+the pairs' ratios, and how far off that may be by noise.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from readahead.loadgen.load_plain import PlainSpec
 from readahead.runtime.clock import monotonic_s
 from readahead.workload.arrivals import PoissonArrivals
 from readahead.workload.lengths import parse_lengths
+from readahead.workload.session import Segment
 
 PAUSE = threading.Event()
 """Never set."""
@@ -70,7 +72,8 @@ class Load:
 
     name: str
     prompt_tokens: int
-    output_tokens: int
+    output_lengths: str
+    """As `parse_lengths` reads them."""
     requests: int
     users: int | None = None
     """A closed loop of so many."""
@@ -97,10 +100,12 @@ class Load:
         return ["--request-rate", str(self.rate_req_s), "--burstiness", "10000"]
 
 
+SPREAD = "lognormal:median=96,sigma=0.4,max=192"
+"""Users who run in step, with answers of one length, queue as their first millisecond fell."""
 LOADS = (
-    Load(name="one user at a time", prompt_tokens=512, output_tokens=96, requests=12, users=1),
-    Load(name="four users", prompt_tokens=512, output_tokens=96, requests=24, users=4),
-    Load(name="even gaps", prompt_tokens=512, output_tokens=96, requests=16, rate_req_s=2.0),
+    Load(name="one user at a time", prompt_tokens=512, output_lengths="96", requests=12, users=1),
+    Load(name="four users", prompt_tokens=1024, output_lengths=SPREAD, requests=32, users=4),
+    Load(name="even gaps", prompt_tokens=512, output_lengths="96", requests=16, rate_req_s=2.0),
 )
 
 
@@ -129,6 +134,15 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """What one block sends."""
+
+    path: Path
+    output_tokens: int
+    """Of all requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """A server, and what the tools need to load it."""
 
@@ -139,21 +153,22 @@ class Bench:
 
     def block(self, tool: str, load: Load, seed: int) -> Numbers:
         """One run of one tool."""
+        offered = self._offered(load, seed)
         if tool == THEIRS:
-            return self._theirs(load, self._prompts(load, seed))
+            return self._theirs(load, offered)
         with self._ours_process(load, seed) as process:
-            return self._ours(load, process)
+            return self._ours(load, offered, process)
 
     def together(self, load: Load, seed: int) -> dict[str, Numbers]:
         """One run of each at the same time: whatever the machine does, it does to both."""
-        prompts = self._prompts(load, seed)
+        offered = self._offered(load, seed)
         records = self.folder / "ours.jsonl"
         records.unlink(missing_ok=True)
         with self._ours_process(load, seed) as process:
             while not records.exists() and process.poll() is None:
                 PAUSE.wait(0.01)
-            theirs = self._theirs(load, prompts)
-            return {OURS: self._ours(load, process), THEIRS: theirs}
+            theirs = self._theirs(load, offered)
+            return {OURS: self._ours(load, offered, process), THEIRS: theirs}
 
     def _ours_process(self, load: Load, seed: int) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -161,7 +176,7 @@ class Bench:
                 *(sys.executable, "-m", "readahead.cli.main", "load", "--target", self.url),
                 *("--requests", str(load.requests), "--seed", str(seed), *load.ours),
                 *("--prompt-tokens", str(load.prompt_tokens), "--model-path", str(self.model)),
-                *("--output-tokens", str(load.output_tokens), "--jsonl", "ours.jsonl"),
+                *("--output-tokens", load.output_lengths, "--jsonl", "ours.jsonl"),
             ],
             cwd=self.folder,
             env=os.environ | ENVIRONMENT,
@@ -171,7 +186,7 @@ class Bench:
             text=True,
         )
 
-    def _ours(self, load: Load, process: subprocess.Popen[str]) -> Numbers:
+    def _ours(self, load: Load, offered: Offered, process: subprocess.Popen[str]) -> Numbers:
         records = self.folder / "ours.jsonl"
         output, _ = process.communicate(timeout=BLOCK_S_MAX)
         # 3: some sends were late, which ours says; with even gaps that moves no median.
@@ -179,7 +194,7 @@ class Bench:
         meta = json.loads(records.with_name(f"{records.name}.meta.json").read_text())
         results = meta["results"]
         assert results["outcomes"] == {"finished": load.requests}, results
-        assert results["output_tokens"] == load.requests * load.output_tokens
+        assert results["output_tokens"] == offered.output_tokens
         lines = records.read_text().splitlines()
         assert sum(json.loads(line)["prompt_tokens"] for line in lines) == load.all_prompt_tokens
         return Numbers(
@@ -188,19 +203,19 @@ class Bench:
             throughput_tok_s=results["tokens_per_s"],
         )
 
-    def _theirs(self, load: Load, prompts: Path) -> Numbers:
+    def _theirs(self, load: Load, offered: Offered) -> Numbers:
         self._ask_vllm(
             *("--backend", "openai", "--base-url", self.url),
             *("--endpoint", "/v1/completions", "--model", "tiny", "--tokenizer", str(self.model)),
-            *("--dataset-name", "sharegpt", "--dataset-path", str(prompts), "--disable-shuffle"),
-            *("--sharegpt-output-len", str(load.output_tokens)),
+            *("--dataset-name", "sharegpt", "--dataset-path", str(offered.path)),
+            "--disable-shuffle",
             *("--ignore-eos", "--num-prompts", str(load.requests), "--disable-tqdm"),
             *(*load.theirs, "--save-result", "--result-dir", str(self.folder)),
             *("--result-filename", "theirs.json"),
         )
         results = json.loads((self.folder / "theirs.json").read_text())
         assert results["completed"] == load.requests, results
-        assert results["total_output_tokens"] == load.requests * load.output_tokens
+        assert results["total_output_tokens"] == offered.output_tokens
         assert results["total_input_tokens"] == load.all_prompt_tokens, results
         return Numbers(
             ttft_s=results["median_ttft_ms"] / 1e3,
@@ -208,24 +223,29 @@ class Bench:
             throughput_tok_s=results["output_throughput"],
         )
 
-    def _prompts(self, load: Load, seed: int) -> Path:
-        """The very texts that `readahead load` sends for this seed, as vLLM's tool reads them."""
+    def _offered(self, load: Load, seed: int) -> Offered:
+        """What `readahead load` sends for this seed, as a file that vLLM's tool reads: the very
+        texts, each with an answer as long as the one to be asked for."""
         spec = PlainSpec(
             seed=seed,
             arrivals=PoissonArrivals(rate_req_s=1.0),
             requests=load.requests,
             duration_s=None,
             prompt_lengths=parse_lengths(str(load.prompt_tokens)),
-            output_lengths=parse_lengths(str(load.output_tokens)),
+            output_lengths=parse_lengths(load.output_lengths),
         )
         offer = make_offer(spec, Target(takes_ids=False, model_path=self.model), pace_tok_s=None)
-        texts = [offer.texts(one.turns[0].segments[0]) for one in offer.sessions]
-        answer = {"value": "its length is given"}
+        turns = [one.turns[0] for one in offer.sessions]
+        answers = [Segment(f"answer {i}", turn.output_tokens) for i, turn in enumerate(turns)]
+        texts = [
+            (offer.texts(turn.segments[0]), offer.texts(answer))
+            for turn, answer in zip(turns, answers, strict=True)
+        ]
         path = self.folder / "prompts.json"
         path.write_text(
-            json.dumps([{"conversations": [{"value": text}, answer]} for text in texts])
+            json.dumps([{"conversations": [{"value": one} for one in pair]} for pair in texts])
         )
-        return path
+        return Offered(path=path, output_tokens=sum(turn.output_tokens for turn in turns))
 
     def _ask_vllm(self, *arguments: str) -> None:
         """One run of vLLM's tool; its log is in the folder."""
@@ -306,19 +326,37 @@ def _wait_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise TimeoutError(f"the server is not ready: {log.read_text(errors='replace')}")
 
 
-def measure(bench: Bench, load: Load, *, pairs: int, is_together: bool) -> dict[str, list[Numbers]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How many pairs a load gets."""
+
+    pairs_min: int
+    pairs_max: int
+    noise_max: float
+    """More pairs until no metric's noise is above this."""
+    is_together: bool
+
+
+def measure(bench: Bench, load: Load, effort: Effort) -> dict[str, list[Numbers]]:
     """All blocks of a load; those of a pair have the same prompts, and the order turns."""
     found: dict[str, list[Numbers]] = {tool: [] for tool in TOOLS}
     for tool in TOOLS:  # not counted: a server and its caches warm up
         bench.block(tool, load, seed=0)
-    for pair in range(pairs):
-        if is_together:
+    for pair in range(effort.pairs_max):
+        if pair >= effort.pairs_min and _is_known(load, found, effort.noise_max):
+            break
+        if effort.is_together:
             for tool, numbers in bench.together(load, seed=1 + pair).items():
                 found[tool].append(numbers)
             continue
         for tool in TOOLS if pair % 2 == 0 else reversed(TOOLS):
             found[tool].append(bench.block(tool, load, seed=1 + pair))
     return found
+
+
+def _is_known(load: Load, found: Mapping[str, Sequence[Numbers]], noise_max: float) -> bool:
+    """Looks at the noise alone: a stop that looked at the ratios would choose among them."""
+    return all(row.noise <= noise_max for row in agreements(load, found))
 
 
 def agreements(load: Load, found: Mapping[str, Sequence[Numbers]]) -> Iterator[Agreement]:
@@ -346,13 +384,21 @@ def line_of(row: Agreement) -> str:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5, help="blocks of each tool")
+    parser.add_argument("--pairs", type=int, default=5, help="blocks of each tool, at least")
+    parser.add_argument("--pairs-max", type=int, default=15, help="and at most")
+    parser.add_argument("--noise", type=float, default=0.025, help="above this, more pairs")
     parser.add_argument("--loads", default="", help="names of loads, separated by commas")
     parser.add_argument(
         "--together", action="store_true", help="both at once, for a machine that others use"
     )
     parser.add_argument("--json", type=Path, help="writes blocks and ratios there")
     given = parser.parse_args()
+    effort = Effort(
+        pairs_min=given.pairs,
+        pairs_max=max(given.pairs, given.pairs_max),
+        noise_max=given.noise,
+        is_together=given.together,
+    )
     wanted = given.loads.split(",") if given.loads else [load.name for load in LOADS]
     rows: list[Agreement] = []
     sys.stdout.write(f"{'load':20}{'metric':18}{OURS:>18}{THEIRS:>18}{'ratio':>8}{'noise':>8}\n")
@@ -364,7 +410,7 @@ def main() -> None:
         with vllm_server(model, folder) as url, vllm_bench(folder) as process:
             bench = Bench(url=url, model=model, folder=folder, vllm_bench=process)
             for load in (one for one in LOADS if one.name in wanted):
-                found = measure(bench, load, pairs=given.pairs, is_together=given.together)
+                found = measure(bench, load, effort)
                 blocks[load.name] = {tool: [asdict(one) for one in found[tool]] for tool in TOOLS}
                 rows += (new := list(agreements(load, found)))
                 for row in new:
