@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 from up_process import UpProcess, http_call, up_process
 from waiting import wait_until
@@ -44,6 +46,15 @@ def test_every_worker_answers_health_and_metrics(cluster: UpProcess) -> None:
         status, text = http_call(worker.metrics, "GET", "/metrics")
         assert status == 200
         assert "readahead_" in text
+
+
+def test_every_engine_may_use_every_processor(cluster: UpProcess) -> None:
+    """vLLM's NIXL connector would bind all engines of a machine to the same one."""
+    processes = psutil.Process(cluster.pid).children(recursive=True)
+    engines = [one for one in processes if "EngineCore" in " ".join(one.cmdline())]
+    assert len(engines) == 3
+    for engine in engines:
+        assert set(engine.cpu_affinity() or ()) == os.sched_getaffinity(0)
 
 
 @pytest.mark.engine

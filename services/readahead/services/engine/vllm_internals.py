@@ -129,6 +129,7 @@ _IN_SOURCE: tuple[tuple[object, tuple[str, ...]], ...] = (
             "self.consumer_notification_counts_by_req",
             "self.expected_consumer_notifications_by_req",
             "self._get_new_notifs()",
+            "os.sched_setaffinity(0, rsv_cores_for_kv)",
         ),
     ),
     (base_scheduler.NixlBaseConnectorScheduler, ('"kv_lease_duration"',)),
