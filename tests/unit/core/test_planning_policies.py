@@ -236,6 +236,13 @@ def test_knobs_are_checked(policy: str) -> None:
         make_policy("fast")
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_knobs_may_come_as_plain_numbers(policy: str) -> None:
+    """As from a configuration file, which knows no other kind."""
+    plain = {each.name: float(each.default) for each in knobs_of(POLICIES[policy])}
+    assert make_policy(policy, plain) == make_policy(policy)
+
+
 def test_documentation_lists_each_knob() -> None:
     """The page of policies agrees with the code in names, defaults and ranges."""
     text = (ROOT / "docs" / "reference" / "policies.md").read_text(encoding="utf-8")

@@ -59,6 +59,16 @@ def knobs_of(policy: type[DataclassInstance] | DataclassInstance) -> tuple[Knob,
     return tuple(found)
 
 
+def settled(each: Knob, value: float) -> float:
+    """The value in its knob's kind, where it has come as a plain number, as from a config file:
+    256.0 for an integer, 1.0 for true. What does not fit stays, for `check_knobs` to name."""
+    if each.is_switch and value in (0, 1):
+        return bool(value)
+    if each.is_whole and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
 def check_knobs(policy: DataclassInstance) -> None:
     """Checks each knob against its range.
 

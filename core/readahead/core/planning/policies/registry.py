@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from readahead.core.planning.knobs import knobs_of
+from readahead.core.planning.knobs import knobs_of, settled
 from readahead.core.planning.policies.andes import Andes
 from readahead.core.planning.policies.readahead import Readahead
 from readahead.core.planning.policies.sarathi import Sarathi
@@ -58,8 +58,9 @@ def make_policy(name: str, knobs: Mapping[str, float] = MappingProxyType({})) ->
         ValueError: no policy has this name, it has no such knob, or the value is out of range.
     """
     chosen = policy_type(name)
-    known = [each.name for each in knobs_of(chosen)]
+    known = {each.name: each for each in knobs_of(chosen)}
     for each in knobs:
         if each not in known:
             raise ValueError(f"{each} is no knob of {name}, which has {', '.join(known)}")
-    return chosen(**dict(knobs))  # type: ignore[arg-type]
+    turned = {each: settled(known[each], value) for each, value in knobs.items()}
+    return chosen(**turned)  # type: ignore[arg-type]
