@@ -35,6 +35,9 @@ class WorkerSpec:
     noise_sigma: float = 0.0
     """Of the logarithm of each iteration's true time; its mean is kept."""
     has_prefix_cache: bool = False
+    contention: float = 0.0
+    """How much longer its iterations take for each other engine that computes meanwhile, as a
+    share: where engines share a machine's processors and memory."""
 
     def __post_init__(self) -> None:
         for name in ("kv_blocks", "block_tokens", "requests_max", "batch_tokens_max"):
@@ -43,6 +46,7 @@ class WorkerSpec:
         require("handover_lease_s", self.handover_lease_s, least=1e-3)
         require("true_scale", self.true_scale, least=1e-6)
         require("noise_sigma", self.noise_sigma, least=0, most=3)
+        require("contention", self.contention, least=0, most=100)
         if not 2 <= self.context_tokens_max <= self.kv_blocks * self.block_tokens:
             raise ValueError(
                 f"context_tokens_max must be from 2 to kv_blocks * block_tokens = "

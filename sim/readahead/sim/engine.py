@@ -11,11 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from readahead.core.cluster import WorkerLoad
-from readahead.core.errors import Reason
 from readahead.core.messages import (
     Event,
-    LegFinished,
-    LegRefused,
     PrefillFinished,
     StepObserved,
     TokensMade,
@@ -23,9 +20,18 @@ from readahead.core.messages import (
 from readahead.core.planning.batch import Batch
 from readahead.core.planning.policy import Plan
 from readahead.core.planning.sequence import Sequence
-from readahead.core.request import FinishReason, Leg
+from readahead.core.request import Leg
 from readahead.sim.engine_handovers import Handovers
-from readahead.sim.engine_leg import EngineLeg, Key, made_by, read_on
+from readahead.sim.engine_leg import (
+    EngineLeg,
+    Key,
+    finished,
+    holds,
+    made_by,
+    makes_tokens,
+    read_on,
+    refused,
+)
 from readahead.sim.engine_parts import EngineCounts, EngineParts
 from readahead.sim.kernel import Appointment, Kernel
 from readahead.sim.links import Network
@@ -42,6 +48,10 @@ class Watcher(Protocol):
 
     def iterated(self, engine: Engine, plan: Plan, stretch: Stretch) -> None:
         """A stretch is over."""
+        ...
+
+    def turned(self, engine: Engine, *, is_computing: bool) -> None:
+        """It begins to compute, or has no more to compute."""
         ...
 
 
@@ -67,6 +77,7 @@ class Engine:
         self._leaving: list[EngineLeg] = []
         self._giving: list[EngineLeg] = []
         self._is_awake = False
+        self._is_computing = False
         self._said = (0, 0, parts.limits.kv_blocks)
         """Running, waiting and free blocks, as reported last."""
         self._cache = PrefixCache(parts.limits.block_tokens) if parts.has_prefix_cache else None
@@ -77,18 +88,7 @@ class Engine:
         """Takes a leg, or refuses one that can never fit."""
         sequence, about = leg.sequence, self.description
         if sequence.prompt_tokens >= about.context_tokens_max:
-            request_id, attempt = leg.key
-            self._watcher.report(
-                LegRefused(
-                    request_id=request_id,
-                    attempt=attempt,
-                    leg=leg.leg,
-                    worker_id=about.worker_id,
-                    reason=Reason.CONTEXT_TOO_LONG,
-                    message=f"the prompt has {sequence.prompt_tokens} tokens, the context "
-                    f"{about.context_tokens_max}",
-                )
-            )
+            self._watcher.report(refused(leg, about))
             return
         room = about.context_tokens_max - sequence.prompt_tokens
         leg.output_tokens = min(leg.output_tokens, sequence.output_tokens_max, room)
@@ -107,7 +107,7 @@ class Engine:
         leg = self._keys.get(key)
         if leg is None or leg.is_leaving:
             return
-        if self._open is not None and _holds(self._open[0], leg.sequence):
+        if self._open is not None and holds(self._open[0], leg.sequence):
             self._break_off(leg)
             del self._keys[key]
             leg.is_leaving = True
@@ -138,6 +138,7 @@ class Engine:
             self._say(made)
             self.counts.busy_s += self._kernel.now_s - stretch.start_s
         self.is_alive = False
+        self._turn()
         for leg in self._legs.values():
             self.handovers.stop_pull(leg)
         self.handovers.release_all()
@@ -154,7 +155,7 @@ class Engine:
         """Stops a leg after the iteration in progress and calls `taker`; it then is gone here.
         If it ends before, nothing is called."""
         leg.taker = taker
-        if self._open is not None and _holds(self._open[0], leg.sequence):
+        if self._open is not None and holds(self._open[0], leg.sequence):
             self._giving.append(leg)
             self._interrupt()
         else:
@@ -185,6 +186,12 @@ class Engine:
         self.counts.adopted += 1
         self._interrupt()
 
+    def slow_by(self, factor: float) -> None:
+        """After the iteration in progress, all take so many times as long as undisturbed ones."""
+        self._parts.times.slow_by(factor)
+        if self._open is not None:
+            self._interrupt()
+
     # What others see
 
     @property
@@ -198,7 +205,7 @@ class Engine:
         if leg is None or self._open is None or leg.leg is Leg.PREFILL:
             return None
         plan, stretch, _ = self._open
-        if not _makes_tokens(plan, leg.sequence):
+        if not makes_tokens(plan, leg.sequence):
             return None
         done = stretch.done_by(self._kernel.now_s)
         return (stretch, done) if done else None
@@ -230,6 +237,13 @@ class Engine:
         self._is_awake = False
         if self.is_alive:
             self._begin()
+            self._turn()
+
+    def _turn(self) -> None:
+        """Tells when it begins to compute or stops; not between two stretches."""
+        if self._is_computing != (self._open is not None):
+            self._is_computing = self._open is not None
+            self._watcher.turned(self, is_computing=self._is_computing)
 
     def _begin(self) -> None:
         if self._open is not None:
@@ -310,6 +324,7 @@ class Engine:
         self._is_awake = False
         if self.is_alive:
             self._begin()
+            self._turn()
 
     def _say(self, made: list[TokensMade]) -> None:
         """Reports a step, unless it made nothing and changed nothing: as between the chunks of a
@@ -342,13 +357,7 @@ class Engine:
             self._keep(leg)
             return PrefillFinished(request_id=request_id, attempt=attempt, worker_id=worker_id)
         self._drop(leg)
-        is_cut_off = leg.sequence.generated >= leg.sequence.output_tokens_max
-        return LegFinished(
-            request_id=request_id,
-            attempt=attempt,
-            worker_id=worker_id,
-            finish_reason=FinishReason.LENGTH if is_cut_off else FinishReason.STOP,
-        )
+        return finished(leg, worker_id)
 
     def _break_off(self, leg: EngineLeg) -> int:
         """A leg leaves in the midst of a stretch. Keeps the tokens that it has by now."""
@@ -389,12 +398,3 @@ class Engine:
         self.counts.pulls_failed += not has_kv
         self.batch.pulled(leg.sequence, has_kv=has_kv)
         self._interrupt()
-
-
-def _holds(plan: Plan, sequence: Sequence) -> bool:
-    return any(one is sequence for one, _ in plan.entries)
-
-
-def _makes_tokens(plan: Plan, sequence: Sequence) -> bool:
-    """Whether each iteration of a plan that is not committed yet makes a token of this one."""
-    return any(one is sequence and tokens == one.missing for one, tokens in plan.entries)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from readahead.core.messages import TokensMade
+from readahead.core.cluster import WorkerDescription
+from readahead.core.errors import Reason
+from readahead.core.messages import LegFinished, LegRefused, TokensMade
+from readahead.core.planning.policy import Plan
 from readahead.core.planning.sequence import Sequence
-from readahead.core.request import Leg, RequestId
+from readahead.core.request import FinishReason, Leg, RequestId, WorkerId
 
 if TYPE_CHECKING:
     from readahead.sim.engine_handovers import Handovers
@@ -52,6 +55,42 @@ def made_by(leg: EngineLeg, tokens: int) -> TokensMade:
     """As the router is told."""
     request_id, attempt = leg.key
     return TokensMade(request_id=request_id, attempt=attempt, tokens=tokens)
+
+
+def refused(leg: EngineLeg, by: WorkerDescription) -> LegRefused:
+    """Where its prompt can never fit."""
+    request_id, attempt = leg.key
+    return LegRefused(
+        request_id=request_id,
+        attempt=attempt,
+        leg=leg.leg,
+        worker_id=by.worker_id,
+        reason=Reason.CONTEXT_TOO_LONG,
+        message=f"the prompt has {leg.sequence.prompt_tokens} tokens, the context "
+        f"{by.context_tokens_max}",
+    )
+
+
+def finished(leg: EngineLeg, worker_id: WorkerId) -> LegFinished:
+    """Where its answer has ended."""
+    request_id, attempt = leg.key
+    is_cut_off = leg.sequence.generated >= leg.sequence.output_tokens_max
+    return LegFinished(
+        request_id=request_id,
+        attempt=attempt,
+        worker_id=worker_id,
+        finish_reason=FinishReason.LENGTH if is_cut_off else FinishReason.STOP,
+    )
+
+
+def holds(plan: Plan, sequence: Sequence) -> bool:
+    """Whether a plan has this one in it."""
+    return any(one is sequence for one, _ in plan.entries)
+
+
+def makes_tokens(plan: Plan, sequence: Sequence) -> bool:
+    """Whether each iteration of a plan that is not committed yet makes a token of this one."""
+    return any(one is sequence and tokens == one.missing for one, tokens in plan.entries)
 
 
 def read_on(sequence: Sequence, stretch: Stretch) -> None:

@@ -95,15 +95,20 @@ class EngineTimes:
     from the engine's own stream.
     """
 
-    __slots__ = ("_draw", "_mean_log", "_sigma", "model")
+    __slots__ = ("_draw", "_mean_log", "_quiet", "_sigma", "model")
 
     def __init__(
         self, model: LatencyModel, *, scale: float, noise_sigma: float, seed: tuple[int, ...]
     ) -> None:
-        self.model = replace(model, time_scale=model.time_scale * scale)
+        self._quiet = replace(model, time_scale=model.time_scale * scale)
+        self.model = self._quiet
         self._sigma = noise_sigma
         self._mean_log = -noise_sigma * noise_sigma / 2
         self._draw = np.random.default_rng(list(seed)) if noise_sigma else None
+
+    def slow_by(self, factor: float) -> None:
+        """From the next stretch on, iterations take so many times as long as undisturbed ones."""
+        self.model = replace(self._quiet, time_scale=self._quiet.time_scale * factor)
 
     def stretch(
         self, work: IterationWork, *, start_s: float, iterations: int, most_s: float

@@ -97,6 +97,7 @@ class World:
         self.moves = Moves(self.engines, network=self.network, tell=self.report, landed=self._moved)
         self._news: deque[Event] = deque()
         self._is_telling = False
+        self._computing: set[WorkerId] = set()
         self._timer: Appointment | None = None
         for worker_id in self.roles:
             self._join(worker_id)
@@ -137,6 +138,18 @@ class World:
     def iterated(self, engine: Engine, plan: Plan, stretch: Stretch) -> None:
         """Passes it on."""
         self._sink.iterated(engine, plan, stretch)
+
+    def turned(self, engine: Engine, *, is_computing: bool) -> None:
+        """Engines that share a machine slow each other."""
+        worker_id = engine.description.worker_id
+        if is_computing:
+            self._computing.add(worker_id)
+        else:
+            self._computing.discard(worker_id)
+        for other_id, other in self.engines.items():
+            share = self._spec.worker(self.roles[other_id]).contention
+            if share and other is not engine:
+                other.slow_by(1 + share * len(self._computing - {other_id}))
 
     # The router's side
 

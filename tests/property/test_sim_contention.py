@@ -1,0 +1,100 @@
+"""Engines that share a machine slow each other, and only while they compute."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from small_clusters import MODEL, PATIENT, Kept, chunked, small_sessions, small_spec
+
+from readahead.core.config import MigrationConfig
+from readahead.sim.asked import EndedRequest
+from readahead.sim.cluster import ClusterSpec, WorkerSpec
+from readahead.sim.links import Link
+from readahead.sim.world import World
+from readahead.workload.reader import Reader
+from readahead.workload.session import Segment, Session, Turn
+
+SHARE = 0.5
+
+
+def ended(spec: ClusterSpec, sessions: list[Session]) -> dict[str, EndedRequest]:
+    kept = Kept()
+    World(spec, sessions, sink=kept, seed=1).run()
+    return {request.session_id: request for request in kept.requests}
+
+
+def cluster(*, engines: int, contention: float) -> ClusterSpec:
+    """Engines that do everything themselves."""
+    worker = WorkerSpec(latency=MODEL, kv_blocks=400, context_tokens_max=600, contention=contention)
+    return ClusterSpec(
+        policy=chunked,
+        decode_worker=worker,
+        decode=engines,
+        link=Link(name="test", bytes_per_s=1e9, latency_s=1e-3),
+        core=PATIENT,
+    )
+
+
+def session(name: str, arrival_s: float, output_tokens: int) -> Session:
+    return Session(
+        session_id=name,
+        arrival_s=arrival_s,
+        scenario="test",
+        tenant="",
+        user=name,
+        reader=Reader(pace_tok_s=5.0),
+        turns=(Turn(segments=(Segment(name, 50),), output_tokens=output_tokens),),
+    )
+
+
+def test_an_engine_alone_is_not_slowed() -> None:
+    sessions = list(small_sessions(random.Random("alone"), 20))
+    alone = ended(cluster(engines=1, contention=0.0), sessions)
+    shared = ended(cluster(engines=1, contention=SHARE), sessions)
+    assert {k: list(r.token_times_s) for k, r in alone.items()} == {
+        k: list(r.token_times_s) for k, r in shared.items()
+    }
+
+
+def test_two_that_compute_together_are_slowed_by_the_share() -> None:
+    """Equal requests at one time, one for each engine: all but the iterations in progress when
+    the other begins take (1 + share) times as long."""
+    both = [session("a", 0.0, 200), session("b", 0.0, 200)]
+    alone = ended(cluster(engines=2, contention=0.0), both)
+    shared = ended(cluster(engines=2, contention=SHARE), both)
+    for name, request in alone.items():
+        apart = list(request.token_times_s)
+        together = list(shared[name].token_times_s)
+        assert together[-1] - together[0] == pytest.approx((1 + SHARE) * (apart[-1] - apart[0]))
+
+
+def test_the_rest_goes_on_as_fast_as_alone_once_the_other_has_ended() -> None:
+    sessions = [session("long", 0.0, 200), session("short", 0.0, 20)]
+    alone = ended(cluster(engines=2, contention=0.0), sessions)
+    shared = ended(cluster(engines=2, contention=SHARE), sessions)
+    end_s = shared["short"].ended_s
+    assert end_s > alone["short"].ended_s
+    after = [time for time in shared["long"].token_times_s if time > end_s][1:]
+    apart = list(alone["long"].token_times_s)[-len(after) :]
+    assert [b - a for a, b in pairwise(after)] == pytest.approx([b - a for a, b in pairwise(apart)])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_jumps_change_nothing_where_engines_slow_each_other(seed: int) -> None:
+    """A stretch is cut where another engine begins or stops."""
+    drawn = small_spec(random.Random(f"contention/{seed}"))
+    worker = replace(drawn.decode_worker, noise_sigma=0.0, contention=SHARE)
+    spec = replace(
+        drawn, decode_worker=worker, core=replace(drawn.core, migration=MigrationConfig())
+    )
+    sessions = list(small_sessions(random.Random(f"contention/{seed}"), 20))
+    jumped = ended(replace(spec, stretch_s_max=float("inf")), sessions)
+    stepped = ended(replace(spec, stretch_s_max=1e-9), sessions)
+    assert jumped.keys() == stepped.keys()
+    for name, request in jumped.items():
+        assert list(request.token_times_s) == pytest.approx(
+            list(stepped[name].token_times_s), abs=1e-7
+        )
