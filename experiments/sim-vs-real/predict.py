@@ -13,7 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from statistics import median
@@ -23,12 +23,10 @@ from typing import Any
 import matplotlib as mpl
 
 from readahead.core.cluster import Role
-from readahead.core.latency.iteration import LatencyModel
 from readahead.core.planning.policies.registry import make_policy
 from readahead.sim.asked import EndedRequest
+from readahead.sim.calibration.contention import Log, Shared, fit_shared, read_log
 from readahead.sim.calibration.fit import FitSettings
-from readahead.sim.calibration.points import Points, read_iteration_log
-from readahead.sim.calibration.quality import fit_logs
 from readahead.sim.cluster import ClusterSpec, WorkerSpec
 from readahead.sim.links import Link
 from readahead.sim.run import RunOptions, simulate
@@ -50,6 +48,8 @@ BLOCK_TOKENS = 16
 CONTEXT_TOKENS = 4096
 LOOPBACK_BYTES_PER_S = 1e9
 """Of shared memory; a prompt's KV is some MB at most, so that nothing hangs on it."""
+TIE = 0.02
+"""Configurations whose real medians are closer than this have no order to be said."""
 Key = tuple[str, int]
 """Session and turn."""
 
@@ -71,8 +71,8 @@ class Lived:
 class Calibrated:
     """All that the simulator is told of the machine."""
 
-    prefill: LatencyModel
-    decode: LatencyModel
+    shared: Mapping[Role, Shared]
+    """Iteration times by role; of those that computed."""
     request_s: float
     """Tokeniser, router, wire, handover: what a request takes beside its iterations."""
 
@@ -90,22 +90,24 @@ def run_of(out: Path, name: str) -> Mapping[str, float]:
     return dict(found[-1])
 
 
-def iterations(out: Path, name: str, role: str) -> list[Points]:
-    """Those of a run, one log per worker of that role."""
+def iterations(out: Path, name: str) -> Mapping[Role, list[Log]]:
+    """Those of a run, one log per worker that computed."""
     told = run_of(out, name)
-    logs = []
-    for log in sorted((out / name.partition("/")[0]).glob(f"{role}-*.iterations.jsonl")):
-        cut = log.with_suffix(".cut")
-        lines = [
-            line
-            for line in log.read_text().splitlines()
-            if told["began_s"] <= json.loads(line)["began_s"] <= told["ended_s"]
-        ]
-        cut.write_text("\n".join(lines) + "\n")
-        if lines:
-            logs.append(read_iteration_log(cut))
-        cut.unlink()
-    return logs
+    found: dict[Role, list[Log]] = {Role.PREFILL: [], Role.DECODE: []}
+    with TemporaryDirectory() as folder:
+        for log in sorted((out / name.partition("/")[0]).glob("*.iterations.jsonl")):
+            lines = [
+                line
+                for line in log.read_text().splitlines()
+                if told["began_s"] <= json.loads(line)["began_s"] <= told["ended_s"]
+            ]
+            if lines:
+                (Path(folder) / log.name).write_text("\n".join(lines) + "\n")
+        cuts = sorted(Path(folder).iterdir())
+        for cut in cuts:
+            role = Role(cut.name.partition("-")[0])
+            found[role].append(read_log(cut, [other for other in cuts if other != cut]))
+    return found
 
 
 def lived(path: Path) -> dict[Key, Lived]:
@@ -144,9 +146,10 @@ def lived_of(
 def spec(configuration: Configuration, known: Calibrated) -> ClusterSpec:
     """The configuration as the simulator takes it."""
 
-    def worker(latency: LatencyModel) -> WorkerSpec:
+    def worker(shared: Shared) -> WorkerSpec:
         return WorkerSpec(
-            latency=latency,
+            latency=shared.model,
+            contention=shared.contention,
             kv_blocks=KV_TOKENS // BLOCK_TOKENS,
             block_tokens=BLOCK_TOKENS,
             requests_max=configuration.requests_max,
@@ -155,15 +158,16 @@ def spec(configuration: Configuration, known: Calibrated) -> ClusterSpec:
             has_prefix_cache=True,
         )
 
+    # vLLM's own order of today is the chunked one.
+    policy = "vllm-chunked" if configuration.policy == "vllm" else configuration.policy
+    decode = known.shared[Role.DECODE]
     return ClusterSpec(
-        policy=lambda _: make_policy("vllm-chunked", {}),
-        prefill_worker=worker(known.prefill),
-        decode_worker=worker(known.decode),
-        prefill=configuration.prefill,
+        policy=lambda _: make_policy(policy, configuration.knobs),
+        prefill_worker=worker(known.shared.get(Role.PREFILL, decode)),
+        decode_worker=worker(decode),
+        prefill=0 if configuration.is_colocated else configuration.prefill,
         decode=configuration.decode,
-        link=Link(
-            name="loopback", bytes_per_s=LOOPBACK_BYTES_PER_S, latency_s=max(0.0, known.request_s)
-        ),
+        link=Link(name="loopback", bytes_per_s=LOOPBACK_BYTES_PER_S, latency_s=0.0),
         kv_token_bytes=KV_TOKEN_BYTES,
         tells_true_length=True,
     )
@@ -183,6 +187,7 @@ def predicted(configuration: Configuration, records: Path, known: Calibrated) ->
     def take(request: EndedRequest) -> None:
         times_s, ended_s = request.token_times_s, request.ended_s
         one = lived_of(request.arrival_s, request.prompt_tokens, times_s, ended_s)
+        one = replace(one, ttft_s=one.ttft_s + known.request_s)
         found.append((request.arrival_s, request.session_id, one))
 
     with TemporaryDirectory() as folder:
@@ -202,19 +207,18 @@ def predicted(configuration: Configuration, records: Path, known: Calibrated) ->
 def calibrated(out: Path, names: Sequence[str]) -> Calibrated:
     """Iteration times of either role from their logs; the rest from requests that were alone."""
     settings = FitSettings(planes=4, has_curves=False, robust=0.5)
-    models = {
-        role: fit_logs(
-            [log for name in names for log in iterations(out, name, str(role))],
-            name=f"tiny, {role}",
-            settings=settings,
-        )
-        for role in (Role.PREFILL, Role.DECODE)
+    logs: dict[Role, list[Log]] = {}
+    for name in names:
+        for role, found in iterations(out, name).items():
+            if found:
+                logs.setdefault(role, []).extend(found)
+    shared = {
+        role: fit_shared(each, name=f"tiny, {role}", settings=settings)
+        for role, each in logs.items()
     }
-    bare = Calibrated(prefill=models[Role.PREFILL], decode=models[Role.DECODE], request_s=0.0)
+    bare = Calibrated(shared=shared, request_s=0.0)
     extra_s = [one.ttft_s - alone_s for name in names for one, alone_s in alone(out, name, bare)]
-    return Calibrated(
-        prefill=bare.prefill, decode=bare.decode, request_s=median(extra_s) if extra_s else 0.0
-    )
+    return replace(bare, request_s=median(extra_s) if extra_s else 0.0)
 
 
 def alone(out: Path, name: str, bare: Calibrated) -> Iterator[tuple[Lived, float]]:
@@ -289,13 +293,28 @@ def ranks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for workload in sorted(workloads):
         every = [row for row in model if str(row["workload"]).partition("@")[0] == workload]
         mine = list({row["configuration"].partition("@")[0]: row for row in every[::-1]}.values())
-        real, said = (
-            [row["configuration"] for row in sorted(mine, key=itemgetter(field))]
-            for field in ("ttft_s_real", "ttft_s_simulated")
-        )
         if len(mine) > 1:
-            verdict = "the same" if real == said else "another order"
-            yield f"{workload}: real {' < '.join(real)}; simulated {' < '.join(said)}: {verdict}"
+            fields = ("ttft_s_real", "ttft_s_simulated")
+            real, said = (", ".join(_order(mine, field)) for field in fields)
+            yield f"{workload}: real {real} ms; simulated {said} ms: {_verdict(mine)}"
+
+
+def _order(rows: Sequence[Mapping[str, Any]], field: str) -> Iterator[str]:
+    for row in sorted(rows, key=itemgetter(field)):
+        yield f"{row['configuration']} {row[field] * 1e3:.1f}"
+
+
+def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Looks at each pair, as long as the real ones are apart by more than TIE."""
+    pairs = [
+        (row, other)
+        for row in rows
+        for other in rows
+        if other["ttft_s_real"] > row["ttft_s_real"] * (1 + TIE)
+    ]
+    right = sum(row["ttft_s_simulated"] < other["ttft_s_simulated"] for row, other in pairs)
+    ties = len(rows) * (len(rows) - 1) // 2 - len(pairs)
+    return f"{right} of {len(pairs)} pairs in order, {ties} within {TIE:.0%} in the real runs"
 
 
 def draw(points: Sequence[tuple[str, Lived, Lived]], path: Path) -> None:
@@ -323,6 +342,8 @@ def main(out: Path, names: Sequence[str]) -> None:
     """Calibrates, compares, writes and prints."""
     known = calibrated(out, names)
     sys.stdout.write(f"a request takes {known.request_s * 1e3:.1f} ms beside its iterations\n")
+    for role, shared in known.shared.items():
+        sys.stdout.write(f"{role}: {shared.contention:.0%} longer while another engine computes\n")
     points: list[tuple[str, Lived, Lived]] = []
     rows = list(compared(out, known, points))
     with (HERE / "compared.csv").open("w", newline="") as file:

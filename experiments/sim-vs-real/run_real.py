@@ -29,6 +29,10 @@ CALM_PROCESSORS = 1.0
 """A run begins when no more processors than these are in use, the idle cluster's included."""
 CALM_S_MAX = 30.0
 """Longest wait for that; then it begins all the same."""
+WHOLE_PROMPTS_BELOW = 1_000_000
+"""Tokens: more than any prompt has."""
+REMOTE_FROM = 32
+"""Tokens; the default."""
 OTHERS_MAX = 1.0
 """Processors that others may use on average; after more, a run is done again."""
 TRIES_MORE = 2
@@ -43,15 +47,22 @@ class Configuration:
     decode: int = 1
     requests_max: int = 128
     batch_tokens_max: int = 2048
-    environ: Mapping[str, str] = field(default_factory=dict)
+    policy: str = "vllm"
+    knobs: Mapping[str, float] = field(default_factory=dict)
+    """Of the policy."""
+    is_colocated: bool = False
+    """Whether the decode workers compute all prompts themselves."""
 
     @property
     def variables(self) -> dict[str, str]:
         """For the environment of `readahead up`."""
+        least = WHOLE_PROMPTS_BELOW if self.is_colocated else REMOTE_FROM
         return {
             "READAHEAD_WORKER__ENGINE__REQUESTS_MAX": str(self.requests_max),
             "READAHEAD_WORKER__ENGINE__BATCH_TOKENS_MAX": str(self.batch_tokens_max),
-            **self.environ,
+            "READAHEAD_WORKER__ENGINE__POLICY": self.policy,
+            "READAHEAD_WORKER__ENGINE__POLICY_KNOBS": json.dumps(dict(self.knobs)),
+            "READAHEAD_ROUTER__CORE__PLACEMENT__REMOTE_PREFILL_TOKENS_MIN": str(least),
         }
 
 
@@ -60,6 +71,9 @@ CONFIGURATIONS = {
     "1p2d": Configuration(decode=2),
     "chunk-128": Configuration(batch_tokens_max=128),
     "requests-2": Configuration(requests_max=2),
+    "vllm": Configuration(is_colocated=True),
+    "sarathi": Configuration(is_colocated=True, policy="sarathi", knobs={"chunk_tokens": 256}),
+    "readahead": Configuration(is_colocated=True, policy="readahead"),
 }
 
 
