@@ -6,13 +6,15 @@ A cheap server in a process of its own sends 5,000 tokens/s over so many streams
 time at which it sent each frame. Printed: processor time of the generator per received token and
 frame (aim: at most 40 us per token), how much later than sent a frame was stamped (aim: 0.5 ms),
 and how late sends are while all streams run. `--burst-ms 20` sends as an engine does, to every
-stream at once at each step. `--door aiohttp` puts aiohttp's client where ours is.
+stream at once at each step. `--door aiohttp` puts aiohttp's client where ours is, and
+`--door grpc-sdk` the SDK's.
 
 The server's time of sending is taken before its system call, so that the difference holds the way
 through the kernel of the loopback too. Both processes read the same monotonic clock. On a machine
 that others use, both are late for other reasons than the generator: before each measurement a
-control reads the same bytes from the same server, stamps them, and does nothing else. What the
-generator adds is the difference, and the aim for stamps holds for that.
+control reads the same bytes from the same server, stamps them, and does nothing else: a connection
+per stream over HTTP, one for all over gRPC. What the generator adds is the difference, and the aim
+for stamps holds for that.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from typing import Any, cast
 import aiohttp
 import uvloop
 
-from readahead.loadgen.grpc_sender import GrpcSender
+from readahead.loadgen import grpc_frames as h2
+from readahead.loadgen.grpc_hpack import encoded
+from readahead.loadgen.grpc_sender import GENERATE, GrpcSender
 from readahead.loadgen.http_sender import HttpSender
 from readahead.loadgen.request import Request
 from readahead.loadgen.senders import Result, Sender, SendOptions
@@ -40,6 +44,7 @@ from readahead.loadgen.session_run import Hooks, RunLimits, SessionRun
 from readahead.loadgen.sse_answer import SseAnswer
 from readahead.loadgen.timeline import Timeline
 from readahead.runtime.clock import monotonic_s
+from readahead.v1 import inference_service_pb2 as pb
 from readahead.workload.reader import Reader
 from readahead.workload.session import Segment, Session, Turn
 
@@ -54,6 +59,8 @@ CPU_US_MAX = 40.0
 STAMP_ERROR_S_MAX = 0.5e-3
 LATENESS_SHARE_MAX = 0.01
 OUTPUT_TOKENS = 1_000_000
+DELTA_TAG = pb.GenerateResponse.DELTA_FIELD_NUMBER << 3 | 2
+"""With which a message begins that holds tokens."""
 SERVER = Path(__file__).with_name("load_server.py")
 
 
@@ -92,6 +99,50 @@ class Bare(asyncio.Protocol):
             self.stamps_s.append(stamp_s)
 
 
+class BareGrpc(asyncio.Protocol):
+    """The control over gRPC: streams of one connection whose messages are stamped."""
+
+    def __init__(self, port: int) -> None:
+        self._head = [
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", GENERATE.encode()),
+            (b":authority", b"127.0.0.1:%d" % port),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+        ]
+        self._frames = h2.FrameReader()
+        self._streams: dict[int, tuple[Bare, h2.MessageReader]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        self._transport = cast(asyncio.Transport, transport)
+        settings = h2.settings({h2.INITIAL_WINDOW_SIZE: h2.WINDOW_BYTES_MAX})
+        window = h2.window_update(0, h2.WINDOW_BYTES_MAX - h2.WINDOW_BYTES_DEFAULT)
+        self._transport.write(h2.PREFACE + settings + window)
+
+    def open(self, name: str, bare: Bare) -> None:
+        """Begins a stream."""
+        number = 2 * len(self._streams) + 1
+        self._streams[number] = (bare, h2.MessageReader(1 << 20))
+        request = h2.message(pb.GenerateRequest(request_id=name).SerializeToString())
+        head = h2.frame(h2.HEADERS, h2.END_HEADERS, number, encoded(self._head))
+        self._transport.write(head + h2.frame(h2.DATA, h2.END_STREAM, number, request))
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        stamp_s = monotonic_s()
+        for frame in self._frames.feed(data):
+            if frame.kind == h2.DATA:
+                bare, messages = self._streams[frame.stream_id]
+                for message in messages.feed(frame.payload):
+                    if message[0] == DELTA_TAG:
+                        bare.stamps_s.append(stamp_s)
+            elif frame.kind in {h2.SETTINGS, h2.PING} and not frame.flags & h2.ACK:
+                payload = frame.payload if frame.kind == h2.PING else b""
+                self._transport.write(h2.frame(frame.kind, h2.ACK, 0, payload))
+
+
 class AiohttpSender(HttpSender):
     """Ours with aiohttp's client in place of our connections."""
 
@@ -112,6 +163,14 @@ class AiohttpSender(HttpSender):
                 if answer.feed(piece, monotonic_s()):
                     break
         return answer.result()
+
+
+class SdkSender(GrpcSender):
+    """Ours with the SDK in place of our connections."""
+
+    def __init__(self, target: str, *, is_chat: bool) -> None:
+        super().__init__(target, is_chat=is_chat)
+        self._channel = None
 
 
 def sessions_for(streams: int) -> list[Session]:
@@ -163,14 +222,23 @@ async def measure(sender: Sender, streams: int) -> tuple[SessionRun, Cost]:
     return run, cost
 
 
-async def control(port: int, streams: int, tokens_per_frame: int) -> tuple[dict[str, Bare], Cost]:
+async def control(
+    port: int, streams: int, tokens_per_frame: int, *, is_grpc: bool
+) -> tuple[dict[str, Bare], Cost]:
     """Reads as many streams, and does nothing with them."""
     loop = asyncio.get_running_loop()
     bare = {f"control-{index}": Bare(f"control-{index}") for index in range(streams)}
-    transports = []
-    for index, one in enumerate(bare.values()):
-        made = await loop.create_connection(lambda one=one: one, "127.0.0.1", port)  # type: ignore[misc]
+    transports: list[asyncio.Transport] = []
+    over_grpc = BareGrpc(port)
+    if is_grpc:
+        made = await loop.create_connection(lambda: over_grpc, "127.0.0.1", port)
         transports.append(made[0])
+    for index, (name, one) in enumerate(bare.items()):
+        if is_grpc:
+            over_grpc.open(name, one)
+        else:
+            made = await loop.create_connection(lambda one=one: one, "127.0.0.1", port)  # type: ignore[misc]
+            transports.append(made[0])
         if index % 8 == 0:
             await asyncio.sleep(8 / RAMP_SESSIONS_PER_S)
     await asyncio.sleep(0.5)
@@ -212,9 +280,9 @@ def one(arguments: argparse.Namespace, streams: int) -> bool:
         http_port, grpc_port = map(int, server.stdout.readline().split())
         factory = uvloop.new_event_loop if arguments.loop == "uvloop" else None
         with asyncio.Runner(loop_factory=factory) as runner:
-            bare, bare_cost = runner.run(control(http_port, streams, frame))
-            ports = {"grpc": grpc_port}
-            port = ports.get(arguments.door, http_port)
+            is_grpc = arguments.door.startswith("grpc")
+            port = grpc_port if is_grpc else http_port
+            bare, bare_cost = runner.run(control(port, streams, frame, is_grpc=is_grpc))
             run, cost = runner.run(_measured(arguments.door, port, streams))
             sent_s = runner.run(times(http_port))
     finally:
@@ -257,6 +325,7 @@ def _print_line(name: str, cost: Cost, late_s: Sequence[float], frame: int) -> N
 async def _measured(door: str, port: int, streams: int) -> tuple[SessionRun, Cost]:
     kinds: dict[str, Callable[[], Sender]] = {
         "grpc": lambda: GrpcSender(f"grpc://127.0.0.1:{port}", is_chat=False),
+        "grpc-sdk": lambda: SdkSender(f"grpc://127.0.0.1:{port}", is_chat=False),
         "http": lambda: HttpSender(f"http://127.0.0.1:{port}", is_chat=False),
         "aiohttp": lambda: AiohttpSender(f"http://127.0.0.1:{port}", is_chat=False),
     }
@@ -289,7 +358,7 @@ def main() -> None:
     """Prints three lines for each number of streams; fails where an aim is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, nargs="+", default=[100, 2000])
-    parser.add_argument("--door", choices=["http", "grpc", "aiohttp"], default="http")
+    parser.add_argument("--door", choices=["http", "grpc", "aiohttp", "grpc-sdk"], default="http")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="uvloop")
     parser.add_argument("--burst-ms", type=float, default=0.2)
     parser.add_argument("--tokens-per-frame", type=int, default=1)
