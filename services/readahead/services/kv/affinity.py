@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NICENESS = 10
-"""Of a thread that computes on a CPU."""
 _TASKS = Path("/proc/self/task")
 
 
@@ -27,15 +24,6 @@ def affinity_kept() -> Iterator[None]:
     for thread in _threads() - before:
         _allow(thread, allowed)
     os.sched_setaffinity(0, allowed)
-
-
-def let_others_pass() -> None:
-    """Lets the calling thread, which computes, give way to whoever only passes tokens on.
-
-    Engines that may use all of a laptop's processors leave none for the router, which then hears
-    of tokens, and tells of them, tens of milliseconds late.
-    """
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _threads() -> set[int]:

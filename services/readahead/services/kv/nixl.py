@@ -23,7 +23,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_worker import NixlPu
 from vllm.platforms import current_platform
 from vllm.v1.kv_cache_interface import KVCacheConfig
 
-from readahead.services.kv.affinity import affinity_kept, let_others_pass
+from readahead.services.kv.affinity import affinity_kept
 from readahead.services.kv.core_calls import Workers, allow_amx, die_with_front_end, leg_id
 from readahead.services.kv.nixl_progress import let_progress_thread_sleep
 
@@ -135,6 +135,5 @@ class NixlConnector(NixlPullConnector):  # type: ignore[misc]  # vLLM is untyped
             if current_platform.is_cpu():
                 let_progress_thread_sleep()
                 allow_amx()
-                let_others_pass()
             with affinity_kept():
                 self.connector_worker = HandoverWorker(vllm_config, self.engine_id, kv_cache_config)
