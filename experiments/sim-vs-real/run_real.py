@@ -58,6 +58,7 @@ class Configuration:
         """For the environment of `readahead up`."""
         least = WHOLE_PROMPTS_BELOW if self.is_colocated else REMOTE_FROM
         return {
+            "READAHEAD_ALL_PROCESSORS": "1",
             "READAHEAD_WORKER__ENGINE__REQUESTS_MAX": str(self.requests_max),
             "READAHEAD_WORKER__ENGINE__BATCH_TOKENS_MAX": str(self.batch_tokens_max),
             "READAHEAD_WORKER__ENGINE__POLICY": self.policy,

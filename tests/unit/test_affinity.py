@@ -7,14 +7,15 @@ import threading
 
 import pytest
 
-from readahead.services.kv.affinity import affinity_kept
+from readahead.services.kv.affinity import ALL_PROCESSORS, affinity_kept, for_engines
 
 ALLOWED = os.sched_getaffinity(0)
 
 
 @pytest.mark.skipif(len(ALLOWED) < 2, reason="one processor: nothing can be taken away")
-def test_the_maker_and_its_threads_keep_their_processors() -> None:
+def test_the_maker_and_its_threads_keep_their_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread made meanwhile, one that was bound on purpose before, and the maker itself."""
+    monkeypatch.setenv(ALL_PROCESSORS, "1")
     last = {max(ALLOWED)}
     ids: list[int] = []
     end = threading.Event()
@@ -47,3 +48,10 @@ def test_the_maker_and_its_threads_keep_their_processors() -> None:
         end.set()
         bound.join()
         made.join()
+
+
+def test_the_first_processor_is_left_to_others() -> None:
+    assert for_engines({0, 1, 2, 3}, takes_all=False) == {1, 2, 3}
+    assert for_engines({4, 6}, takes_all=False) == {6}
+    assert for_engines({4}, takes_all=False) == {4}
+    assert for_engines({4, 6}, takes_all=True) == {4, 6}
