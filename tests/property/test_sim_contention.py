@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,8 +11,10 @@ import pytest
 from small_clusters import MODEL, PATIENT, Kept, chunked, small_sessions, small_spec
 
 from readahead.core.config import MigrationConfig
+from readahead.core.request import WorkerId
 from readahead.sim.asked import EndedRequest
 from readahead.sim.cluster import ClusterSpec, WorkerSpec
+from readahead.sim.faults import Fault
 from readahead.sim.links import Link
 from readahead.sim.world import World
 from readahead.workload.reader import Reader
@@ -20,9 +23,11 @@ from readahead.workload.session import Segment, Session, Turn
 SHARE = 0.5
 
 
-def ended(spec: ClusterSpec, sessions: list[Session]) -> dict[str, EndedRequest]:
+def ended(
+    spec: ClusterSpec, sessions: list[Session], faults: Sequence[Fault] = ()
+) -> dict[str, EndedRequest]:
     kept = Kept()
-    World(spec, sessions, sink=kept, seed=1).run()
+    World(spec, sessions, sink=kept, seed=1, faults=faults).run()
     return {request.session_id: request for request in kept.requests}
 
 
@@ -80,6 +85,19 @@ def test_the_rest_goes_on_as_fast_as_alone_once_the_other_has_ended() -> None:
     after = [time for time in shared["long"].token_times_s if time > end_s][1:]
     apart = list(alone["long"].token_times_s)[-len(after) :]
     assert [b - a for a, b in pairwise(after)] == pytest.approx([b - a for a, b in pairwise(apart)])
+
+
+def test_an_engine_that_comes_back_is_slowed_from_its_first_iteration() -> None:
+    """The other has computed all the time, and neither begins nor stops meanwhile."""
+    sessions = [session("long", 0.0, 400), session("late", 1.0, 20)]
+    lost = [Fault(worker_id=WorkerId("decode-01"), at_s=0.2, down_s=0.2)]
+    alone = ended(cluster(engines=2, contention=0.0), sessions, lost)
+    shared = ended(cluster(engines=2, contention=SHARE), sessions, lost)
+    assert alone["long"].ended_s > alone["late"].ended_s
+    apart, together = (list(one["late"].token_times_s) for one in (alone, shared))
+    assert [b - a for a, b in pairwise(together)] == pytest.approx(
+        [(1 + SHARE) * (b - a) for a, b in pairwise(apart)]
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -97,6 +97,7 @@ class World:
         self.moves = Moves(self.engines, network=self.network, tell=self.report, landed=self._moved)
         self._news: deque[Event] = deque()
         self._is_telling = False
+        self._is_shared = any(spec.worker(role).contention for role in self.roles.values())
         self._computing: set[WorkerId] = set()
         self._timer: Appointment | None = None
         for worker_id in self.roles:
@@ -141,15 +142,21 @@ class World:
 
     def turned(self, engine: Engine, *, is_computing: bool) -> None:
         """Engines that share a machine slow each other."""
+        if not self._is_shared:
+            return
         worker_id = engine.description.worker_id
         if is_computing:
             self._computing.add(worker_id)
         else:
             self._computing.discard(worker_id)
         for other_id, other in self.engines.items():
-            share = self._spec.worker(self.roles[other_id]).contention
-            if share and other is not engine:
-                other.slow_by(1 + share * len(self._computing - {other_id}))
+            if other is not engine:
+                self._slow(other, other_id)
+
+    def _slow(self, engine: Engine, worker_id: WorkerId) -> None:
+        """By as many others as compute now."""
+        share = self._spec.worker(self.roles[worker_id]).contention
+        engine.slow_by(1 + share * len(self._computing - {worker_id}))
 
     # The router's side
 
@@ -240,6 +247,8 @@ class World:
         )
         engine = Engine(parts, kernel=self.kernel, network=self.network, watcher=self)
         self.engines[worker_id] = engine
+        if self._is_shared:
+            self._slow(engine, worker_id)
         self.report(WorkerJoined(description=engine.description))
 
     def _fail(self, fault: Fault) -> None:
