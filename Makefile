@@ -13,6 +13,9 @@ PROTOS := $(sort $(wildcard proto/readahead/v1/*.proto))
 
 export OMP_NUM_THREADS ?= 1
 
+# Two tests at once, whole files each; see tests/support/lanes.py. LANES= runs one after the other.
+LANES ?= -n 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +34,7 @@ up: env ## Start a cluster on this machine; ARGS="--decode 3 …" passes options
 
 .PHONY: test
 test: env ## Run the tests, real engines included
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(LANES) $(ARGS)
 
 .PHONY: test-slow
 test-slow: env ## Run the tests that take minutes each

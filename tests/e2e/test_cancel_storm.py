@@ -10,11 +10,14 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
 import aiohttp
+import pytest
 from up_process import UpProcess
 from worker_inspection import wait_all_free, wait_all_joined
 
 from readahead.cli.up.tiny_model import SPECIAL_TOKENS, TinyModel
 from readahead.client import AsyncClient, Delta, Finished
+
+pytestmark = pytest.mark.quiet
 
 SEED = 64
 STREAMS = 64

@@ -13,6 +13,8 @@ from up_process import UpProcess
 
 from readahead.client import AsyncClient, ReadingState
 
+pytestmark = pytest.mark.quiet
+
 APART_S_MAX = 0.020
 REQUESTS = 24
 

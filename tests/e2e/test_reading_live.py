@@ -7,12 +7,15 @@ import random
 import statistics
 from dataclasses import dataclass
 
+import pytest
 from up_process import UpProcess
 from worker_inspection import wait_all_joined
 
 from readahead.cli.up.tiny_model import SPECIAL_TOKENS, TinyModel
 from readahead.client import AsyncClient, ReadingState
 from readahead.client.clock import monotonic_s
+
+pytestmark = pytest.mark.quiet
 
 SEED = 3
 REQUESTS = 24

@@ -18,6 +18,8 @@ from readahead.router.config import DoorsConfig
 from readahead.router.session_table import SessionTable
 from readahead.runtime.clock import monotonic_s
 
+pytestmark = pytest.mark.quiet
+
 ONE_WAY_S = 0.025
 READERS = 8
 TOKENS = 24

@@ -16,7 +16,7 @@ from redis_process import RedisProcess, redis_process
 from up_process import WorkerAddress, http_call
 from waiting import unused_ports, wait_until
 
-READY_S_MAX = 60.0
+READY_S_MAX = 120.0
 STOP_S_MAX = 20.0
 LEASE_S = 10
 """Of a worker: longer than a test freezes one."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 import psutil
 from waiting import wait_until
 
-READY_S_MAX = 90.0
+READY_S_MAX = 180.0
 """Three engines on two busy cores."""
 STOP_S_MAX = 30.0
 READY_LINE = "Ctrl-C stops everything."
