@@ -51,7 +51,7 @@ lint: env ## Style, types, imports, protos, generated code, spelling, tidiness
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
 	$(BIN)/python tools/protos.py --check
-	$(BIN)/codespell --skip "./build,./dist" --ignore-words-list hel,pase,datas
+	$(BIN)/codespell --skip "./build,./dist" --ignore-words-list hel,pase,datas,mape,te,trough
 	$(BIN)/python -m pytest -q tests/repo
 
 .PHONY: proto

@@ -64,7 +64,7 @@ def settled(each: Knob, value: float) -> float:
     256.0 for an integer, 1.0 for true. What does not fit stays, for `check_knobs` to name."""
     if each.is_switch and value in (0, 1):
         return bool(value)
-    if each.is_whole and isinstance(value, float) and value.is_integer():
+    if each.is_whole and not isinstance(value, bool) and float(value).is_integer():
         return int(value)
     return value
 
