@@ -67,7 +67,7 @@ def test_text_is_the_same_whatever_is_asked_for(stepped: Stepped, seed: int) -> 
         scenarios.together,
         PROMPTS,
         tokens=TOKENS,
-        policies=["wild", "wild", *POLICY_NAMES],
+        policies=[*["wild"] * len(POLICY_NAMES), *POLICY_NAMES],
         seed=seed,
         aborts=3,
     )
@@ -144,8 +144,27 @@ async def test_worker_engine_plans_and_says_so() -> None:
         state = await engine.inspect()
         assert state.plan is not None
         assert (state.plan.policy, state.plan.failures) == ("sarathi", 0)
+        assert await _parked(engine) == {"refused.1": Reason.UNSUPPORTED}
     finally:
         await engine.close()
+
+
+async def _parked(engine: VllmEngine) -> dict[str, str]:
+    """What is said to a park where NIXL moves KV; the leg runs on."""
+    request = LegRequest(
+        key=(RequestId("refused"), 1),
+        leg=Leg.WHOLE,
+        prompt_token_ids=PROMPTS[0],
+        sampling=Sampling(max_tokens=TOKENS, temperature=0.0, ignore_eos=True),
+    )
+    said: dict[str, str] = {}
+    tokens = 0
+    async for output in engine.run(request):
+        tokens += len(output.token_ids)
+        said = said or await engine._call("readahead_park", ["refused.1"])
+    assert tokens == TOKENS
+    assert await engine._call("readahead_parked") == {}
+    return said
 
 
 async def _texts(engine: VllmEngine, name: str) -> list[list[int]]:

@@ -21,12 +21,15 @@ LIMIT_S = 150.0
 SCHEDULER = "readahead.services.engine.vllm_scheduler.ReadaheadScheduler"
 KV_BYTES = 24 << 20
 """48 blocks of 128 tokens in float32."""
+HOST_BYTES = 64 << 20
+PARKING = {"readahead_scheduler": {"latency_profile": "tiny-cpu", "planner_budget_s": 10.0}}
+"""Nobody is parked by a plan that cannot tell what it costs; and no plan is late by chance."""
 
 
 class SteppedEngine:
     """An engine core in this process: `step` is one iteration."""
 
-    def __init__(self, *, is_async: bool) -> None:
+    def __init__(self, *, is_async: bool, parks: bool) -> None:
         from readahead.services.engine.vllm_environment import prepare_environment
 
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -49,6 +52,8 @@ class SteppedEngine:
             enable_prefix_caching=False,
             max_num_batched_tokens=2048,
             max_num_seqs=64,
+            kv_transfer_config=_kv_transfer_config() if parks else None,
+            additional_config=PARKING if parks else {},
         ).create_engine_config()
         config.scheduler_config.async_scheduling = is_async  # vLLM turns it off on a CPU
         self.llm: Any = LLMEngine.from_vllm_config(config)
@@ -123,6 +128,15 @@ class SteppedEngine:
         )
 
 
+def _kv_transfer_config() -> Any:
+    """Of the connector that keeps what is parked."""
+    from readahead.core.cluster import Role
+    from readahead.services.config import KvConfig
+    from readahead.services.engine.vllm_setup import _kv_transfer_config
+
+    return _kv_transfer_config(KvConfig(backend="grpc", host_bytes=HOST_BYTES), Role.DECODE)
+
+
 def prompts_of(count: int, *, seed: int, most: int) -> list[list[int]]:
     """Prompts of random length that share no block."""
     rng = random.Random(seed)
@@ -153,11 +167,11 @@ class RemoteEngine:
 
 
 @contextmanager
-def stepped_engine(*, is_async: bool) -> Iterator[RemoteEngine]:
-    """Starts one, and ends it."""
+def stepped_engine(*, is_async: bool, parks: bool = False) -> Iterator[RemoteEngine]:
+    """Starts one, with host memory to park in or without, and ends it."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, is_async), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, is_async, parks), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -172,10 +186,10 @@ def stepped_engine(*, is_async: bool) -> Iterator[RemoteEngine]:
             process.join()
 
 
-def _serve(connection: Connection, is_async: bool) -> None:
+def _serve(connection: Connection, is_async: bool, parks: bool) -> None:
     import traceback
 
-    engine = SteppedEngine(is_async=is_async)
+    engine = SteppedEngine(is_async=is_async, parks=parks)
     connection.send("ready")
     while True:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from readahead.core.planning.policy import Choice, EngineLimits, EngineView
+from readahead.core.planning.policy import Choice, EngineLimits, EngineView, HostRoom, Park
 from readahead.services.engine.vllm_scheduler_orders import orders_for
 from readahead.services.engine.vllm_scheduler_sequences import (
     EngineSequence,
@@ -54,6 +54,7 @@ class World:
         self.sequences = Sequences(block_tokens=BLOCK, lag_s=LAG_S)
         self.running: list[FakeRequest] = []
         self.waiting: list[FakeRequest] = []
+        self.parked: list[FakeRequest] = []
         self.blocks_free = blocks_free
 
     def decoding(self, name: str, *, prompt: int = 20, output: int = 1) -> FakeRequest:
@@ -70,6 +71,13 @@ class World:
         self.waiting.append(request)
         return request
 
+    def away(self, name: str, *, is_copied: bool) -> FakeRequest:
+        request = FakeRequest(name, 20, 0, 5)
+        self.sequences.add(request, now=0.0, cached_tokens=0)
+        self.sequences.moved(request, 0.5, is_copied=is_copied)
+        self.parked.append(request)
+        return request
+
     def _run(self, request: FakeRequest) -> FakeRequest:
         self.sequences.add(request, now=0.0, cached_tokens=0)
         self.running.append(request)
@@ -78,6 +86,7 @@ class World:
     def view(self) -> tuple[EngineView, dict[str, EngineSequence]]:
         running = self.sequences.running(self.running, 1.0)
         waiting = self.sequences.waiting(self.waiting, 1.0)
+        parked = self.sequences.waiting(self.parked, 1.0)
         limits = EngineLimits(
             kv_blocks=1000, block_tokens=BLOCK, requests_max=64, batch_tokens_max=2048
         )
@@ -87,8 +96,10 @@ class World:
             running=running,
             waiting=waiting,
             pulling=0,
+            parked=parked,
+            host=HostRoom(blocks_free=9, block_bytes=1),
         )
-        return view, {s.request_id: s for s in (*running, *waiting)}
+        return view, {s.request_id: s for s in (*running, *waiting, *parked)}
 
 
 def test_everybody_decodes_and_nobody_waits() -> None:
@@ -248,6 +259,94 @@ def test_each_of_the_view_is_taken_once() -> None:
     assert orders.run == [here]
     assert orders.give_up == []
     assert orders.tokens == 1
+
+
+def test_parked_ones_leave_and_those_who_resume_come_first() -> None:
+    """One without a copy is computed again: he only joins those that wait."""
+    world = World()
+    goes = world.decoding("goes")
+    stays = world.decoding("stays")
+    copied = world.away("copied", is_copied=True)
+    bare = world.away("bare", is_copied=False)
+    new = world.queued("new", prompt=10)
+    view, by = world.view()
+    orders = orders_for(
+        Choice(
+            entries=[(by["goes"], 1), (by["stays"], 1), (by["new"], 10)],
+            park=[Park(by["goes"], True)],
+            resume=[by["copied"], by["bare"]],
+        ),
+        view,
+    )
+    assert orders.park == [(goes, True)]
+    assert orders.run == [stays]
+    assert orders.resume == [copied, bare]
+    assert orders.admit == [copied, new]
+    assert orders.tokens == 1 + 10 + 1
+
+
+def test_pull_begins_beside_those_who_decode() -> None:
+    """They use up the budget before anybody who waits is looked at, but for what is added."""
+    world = World()
+    world.decoding("a")
+    world.decoding("b")
+    world.queued("pulled", prompt=40, pulled=True)
+    view, by = world.view()
+    entries = [(by["a"], 1), (by["b"], 1), (by["pulled"], 0)]
+    assert orders_for(Choice(entries=entries), view).tokens == 3
+
+
+def test_prompt_in_part_leaves_a_pull_its_budget() -> None:
+    """By a longest chunk, where nobody needs a longer one."""
+    world = World()
+    world.begun("part", prompt=200, computed=32)
+    world.queued("pulled", prompt=40, pulled=True)
+    view, by = world.view()
+    orders = orders_for(Choice(entries=[(by["pulled"], 0), (by["part"], 64)]), view)
+    assert (orders.chunk_tokens, orders.tokens) == (64, 65)
+
+
+def test_moves_alone_are_something_to_do() -> None:
+    """A load begins only while there is a budget; a park needs none."""
+    world = World()
+    world.decoding("goes")
+    world.away("copied", is_copied=True)
+    view, by = world.view()
+    orders = orders_for(Choice(entries=[], resume=[by["copied"]]), view)
+    assert (orders.tokens, orders.is_empty) == (1, False)
+    orders = orders_for(Choice(entries=[], park=[Park(by["goes"], False)]), view)
+    assert (orders.tokens, orders.is_empty) == (0, False)
+
+
+def test_only_those_are_moved_who_can_be() -> None:
+    """One who loses his KV is not parked as well, nor does one resume who is not parked."""
+    world = World(blocks_free=0)
+    world.decoding("out")
+    world.decoding("goes", prompt=64)
+    world.decoding("full", prompt=16)
+    view, by = world.view()
+    choice = Choice(
+        entries=[(by["full"], 1)],
+        preempt=[by["out"]],
+        victims=[by["goes"]],
+        park=[Park(by["out"], True), Park(by["goes"], True)],
+        resume=[by["full"]],
+    )
+    orders = orders_for(choice, view)
+    assert [request.request_id for request in orders.give_up] == ["out"]
+    assert [request.request_id for request, _ in orders.park] == ["goes"]
+    assert orders.resume == orders.admit == []
+
+
+def test_one_who_was_parked_waits_for_his_copy_until_he_loses_it() -> None:
+    """Loaded like KV from elsewhere; after a preemption he is computed again."""
+    world = World()
+    request = world.away("copied", is_copied=True)
+    [sequence] = world.sequences.waiting([request], 1.0)
+    assert (sequence.is_pulled, sequence.is_copied, sequence.moved_at) == (True, True, 0.5)
+    world.sequences.preempted(request)
+    [sequence] = world.sequences.waiting([request], 1.0)
+    assert (sequence.is_pulled, sequence.is_copied) == (False, False)
 
 
 def test_choice_of_nobody_is_empty() -> None:

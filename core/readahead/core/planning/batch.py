@@ -72,7 +72,11 @@ class Batch:
         self.waiting.append(sequence)
 
     def plan(self, now: float) -> Plan:
-        """Asks the policy for the next iteration and takes the blocks that it needs."""
+        """Asks the policy for the next iteration and takes the blocks that it needs.
+
+        Raises:
+            ValueError: the policy parks, though its view has no host memory to park in.
+        """
         view = EngineView(
             limits=self.limits,
             blocks_free=self.blocks_free,
@@ -81,6 +85,8 @@ class Batch:
             pulling=len(self.pulling),
         )
         choice = self.policy.choose(view, now)
+        if choice.park or choice.resume:
+            raise ValueError(f"policy {self.policy.name} parks, and here is nowhere to park")
         draft = _Draft(choice, self.limits.batch_tokens_max)
         for sequence in choice.preempt:
             if sequence.blocks:

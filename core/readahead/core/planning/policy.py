@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from readahead.core.latency.iteration import IterationWork, LatencyModel
 from readahead.core.planning.sequence import Sequence
@@ -27,6 +27,25 @@ class EngineLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostRoom:
+    """Host memory in which an engine can keep the KV of parked sequences."""
+
+    blocks_free: int
+    """Blocks that new copies can have."""
+    block_bytes: int
+    blocks_coming: int = 0
+    """Device blocks that are given up already, and free once the iteration under way is over."""
+
+
+class Park(NamedTuple):
+    """A running sequence that gives up its device blocks, and is in no queue until it resumes."""
+
+    sequence: Sequence
+    is_copied: bool
+    """Its KV is kept in host memory; else it is computed again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineView:
     """What a batch policy sees. It changes nothing here: the Batch carries its choice out.
 
@@ -41,6 +60,10 @@ class EngineView:
     """In order of arrival; preempted ones first. They have no blocks."""
     pulling: int
     """Sequences that wait for their KV; they count against `requests_max`."""
+    parked: Ordered[Sequence] = ()
+    """Those that a choice has parked, and that can resume. They have no blocks."""
+    host: HostRoom | None = None
+    """None where the engine cannot park."""
 
     @property
     def room(self) -> int:
@@ -69,6 +92,11 @@ class Choice:
     """Running sequences that may lose their KV, first the one to lose first."""
     preempt: Ordered[Sequence] = ()
     """Running sequences that lose their KV now."""
+    park: Ordered[Park] = ()
+    """Running sequences that are parked now. Only where the view has a `host`."""
+    resume: Ordered[Sequence] = ()
+    """Parked sequences that are let in again, before all others. Their copies are loaded into
+    blocks that are free now; one without a copy joins those that wait."""
     holds_for: int = 1 << 30
     """For how many iterations the same choice would be made if nothing but decoding happened:
     no arrival, end, pull, preemption. 1: ask again after each."""

@@ -36,6 +36,10 @@ class Sequence:
     generated: int = 0
     blocks: int = 0
     is_ended: bool = False
+    is_copied: bool = False
+    """It is parked, or resumes from that, and host memory has its KV."""
+    moved_at: float = -math.inf
+    """When it was last parked or resumed, seconds on the engine's clock."""
 
     @property
     def known(self) -> int:

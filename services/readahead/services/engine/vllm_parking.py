@@ -1,9 +1,10 @@
 """Parking inside vLLM's scheduler: a running request gives up its device blocks, its KV waits in
 host memory, and it comes back here or on another worker.
 
-A mixin for a scheduler, to go with the gRPC KV connector, which keeps the copies. Asynchronous
-scheduling adds three things to a park: tokens under way are delivered after it; blocks return to
-the pool one step later; and such a late token may end the parked request.
+A mixin for a scheduler. The copies are the gRPC KV connector's; with another connector nothing can
+be parked, and nothing else changes. Asynchronous scheduling adds three things to a park: tokens
+under way are delivered after it; blocks return to the pool one step later; and such a late token
+may end the parked request.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import RequestStatus
 
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.planning.policy import HostRoom
 from readahead.runtime.clock import monotonic_s
 from readahead.services.kv.core_calls import leg_id
 
@@ -32,27 +34,29 @@ class Parking(_Scheduler):  # type: ignore[misc,unused-ignore]
         super().__init__(*args, **kwargs)
         self.parked: dict[str, Any] = {}
         """Requests by the engine's id; in none of vLLM's queues."""
+        self.parked_by_plan: set[str] = set()
+        """Those of them that the planner brings back. The others wait for a command."""
+        self._block_bytes = _block_bytes(self.kv_cache_config)
+
+    # Commands
 
     def park(self, request_id: str) -> int:
         """Frees a running request's blocks once they are copied. Returns its tokens in the copy.
+
+        One that a plan has parked, with a copy, stays so and waits for a command from now on.
 
         Raises:
             ReadaheadError: REQUEST_NOT_FOUND; it does not run. OVERLOADED; the host has no room.
                 UNSUPPORTED; the connector keeps no copies.
         """
+        copies = _copies(self)
+        if request_id in self.parked_by_plan and request_id in copies.parked_copies:
+            self.parked_by_plan.remove(request_id)
+            return int(copies.parked_copies[request_id].tokens)
         request = self.requests.get(request_id)
         if request is None or request.status is not RequestStatus.RUNNING:
             raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "The request does not run here.")
-        tokens: int = request.num_computed_tokens
-        (block_ids,) = self.kv_cache_manager.get_block_ids(request_id)
-        _copies(self).park(request, block_ids)
-        self.running.remove(request)
-        self._preempt_request(request, monotonic_s())
-        self.waiting.remove_requests([request])
-        # Else a resume in the very next step takes the request for one that the worker still has.
-        self.prev_step_scheduled_req_ids.discard(request_id)
-        self.parked[request_id] = request
-        return tokens
+        return self.put_away(request, is_copied=True)
 
     def resume(self, request_id: str) -> bool:
         """Queues a parked request in front; its KV is loaded as soon as there are blocks for it.
@@ -61,23 +65,68 @@ class Parking(_Scheduler):  # type: ignore[misc,unused-ignore]
             False iff it is not parked; it may have ended meanwhile.
         """
         request = self.parked.pop(request_id, None)
+        self.parked_by_plan.discard(request_id)
         if request is None or request.is_finished():
             return False
-        self.waiting.prepend_request(request)
+        self.bring_back(request)
         return True
 
     def offer(self, request_id: str) -> dict[str, Any]:
         """Transfer parameters with which another engine pulls a parked request's KV.
 
-        The request stays parked; whoever asked ends it once the other engine has taken over.
+        The request stays parked until it is resumed by a command or ended: whoever asked ends it
+        once the other engine has taken over.
 
         Raises:
-            ReadaheadError: REQUEST_NOT_FOUND; it is not parked.
+            ReadaheadError: REQUEST_NOT_FOUND; it is not parked, or its KV was not copied.
         """
         if request_id not in self.parked:
             raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "The request is not parked here.")
         params: dict[str, Any] = _copies(self).offer(request_id)
+        self.parked_by_plan.discard(request_id)
         return params
+
+    # For the scheduler, which does more at each
+
+    def put_away(self, request: Any, *, is_copied: bool) -> int:
+        """Parks a running request. Returns the tokens whose KV it had.
+
+        Raises:
+            ReadaheadError: OVERLOADED; the host has no room for a copy, and nothing has changed.
+        """
+        request_id: str = request.request_id
+        tokens: int = request.num_computed_tokens
+        if is_copied:
+            (block_ids,) = self.kv_cache_manager.get_block_ids(request_id)
+            _copies(self).park(request, block_ids)
+        self.running.remove(request)
+        self._preempt_request(request, monotonic_s())
+        self.waiting.remove_requests([request])
+        # Else a resume in the very next step takes the request for one that the worker still has.
+        self.prev_step_scheduled_req_ids.discard(request_id)
+        self.parked[request_id] = request
+        return tokens
+
+    def bring_back(self, request: Any) -> None:
+        """Puts a request that was parked in front of those that wait."""
+        self.waiting.prepend_request(request)
+
+    def host_room(self) -> HostRoom | None:
+        """Where a plan can have requests parked; None where it cannot."""
+        side = _side(self)
+        if side is None:
+            return None
+        coming = sum([len(blocks) for _, blocks in self.deferred_frees])
+        return HostRoom(
+            blocks_free=side.free_blocks, block_bytes=self._block_bytes, blocks_coming=coming
+        )
+
+    def has_copy(self, request_id: str) -> bool:
+        """Whether a parked request's KV is in host memory."""
+        side = _side(self)
+        return side is not None and request_id in side.parked_copies
+
+    # vLLM's hooks
 
     def finish_requests(self, request_ids: Any, finished_status: Any) -> Any:
         """A parked request can be aborted like any other."""
@@ -93,10 +142,19 @@ class Parking(_Scheduler):  # type: ignore[misc,unused-ignore]
 
     def has_finished_requests(self) -> bool:
         """vLLM takes a request in no queue for a finished one, and would step for ever."""
+        if not self.parked:
+            return bool(super().has_finished_requests())
         if self.finished_req_ids:
             return True
         running, waiting = self.get_request_counts()
         return bool(len(self.requests) > running + waiting + len(self.parked))
+
+    def get_num_unfinished_requests(self) -> int:
+        """Counts whom the planner is to bring back: it is asked only while the engine steps."""
+        unfinished: int = super().get_num_unfinished_requests()
+        if self.parked_by_plan and self._pause_state is PauseState.UNPAUSED:
+            unfinished += len(self.parked_by_plan)
+        return unfinished
 
     def engine_id_of(self, leg: str) -> str | None:
         """The engine's id of a request, running or parked, by the id it was submitted under."""
@@ -107,15 +165,28 @@ class Parking(_Scheduler):  # type: ignore[misc,unused-ignore]
             ended = [key for key, request in self.parked.items() if request.is_finished()]
             for key in ended:
                 del self.parked[key]
+                self.parked_by_plan.discard(key)
 
 
-class ParkingScheduler(Parking, AsyncScheduler):  # type: ignore[misc]  # vLLM is untyped here
-    """vLLM's own scheduler, which parks. Runs with asynchronous scheduling off as well as on."""
+def _block_bytes(config: Any) -> int:
+    """Of one KV block over all layers, in one worker process."""
+    total = 0
+    for group in config.kv_cache_groups:
+        spec = group.kv_cache_spec
+        is_whole = hasattr(spec, "kv_cache_specs")  # one for layers that differ in size
+        total += spec.page_size_bytes * (1 if is_whole else len(group.layer_names))
+    return total
+
+
+def _side(scheduler: Any) -> Any | None:
+    """The scheduler side of a connector that keeps copies; None where there is none."""
+    side = getattr(scheduler.connector, "connector_scheduler", None)
+    return side if hasattr(side, "parked_copies") else None
 
 
 def _copies(scheduler: Any) -> Any:
-    side = getattr(scheduler.connector, "connector_scheduler", None)
-    if not hasattr(side, "parked_copies"):
+    side = _side(scheduler)
+    if side is None:
         raise ReadaheadError(Reason.UNSUPPORTED, "Parking needs the gRPC KV connector.")
     return side
 
@@ -144,9 +215,10 @@ def _offer(core: Any, leg: str) -> dict[str, Any]:
 
 
 def _parked(core: Any) -> dict[str, dict[str, int]]:
-    """What is parked: `tokens` so far and `copied_tokens`, 0 once the copy is lost."""
+    """What is parked, by whomever: `tokens` so far and `copied_tokens`, 0 without a copy."""
     scheduler = core.scheduler
-    copies = _copies(scheduler).parked_copies
+    side = _side(scheduler)
+    copies = {} if side is None else side.parked_copies
     return {
         leg_id(key): {
             "tokens": request.num_tokens,

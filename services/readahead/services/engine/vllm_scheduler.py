@@ -8,8 +8,7 @@ set aside. Whenever there is no plan to carry out, vLLM's own order is used.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -17,10 +16,13 @@ from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import RequestStatus
 
+from readahead.core.errors import ReadaheadError
 from readahead.core.planning.policy import BatchPolicy, EngineLimits, EngineView
 from readahead.runtime.clock import monotonic_s
+from readahead.services.engine.vllm_parking import Parking
 from readahead.services.engine.vllm_profiler import LOG_KEY, IterationLog, work_of
 from readahead.services.engine.vllm_scheduler_belief import Belief, latency_of
+from readahead.services.engine.vllm_scheduler_counts import Counts
 from readahead.services.engine.vllm_scheduler_names import (
     POLICY_NAMES,
     STOCK,
@@ -35,45 +37,11 @@ CONFIG_KEY = "readahead_scheduler"
 KEPT_MAX = 32
 """Iterations for which a plan may go unasked. Readers' clocks are not brought up to date then, and
 take the tokens meanwhile for evenly spaced."""
+OVERRUN_SLACK_S = 1.0
+"""Where a plan came too late, those come back whom it has parked and who have less left to read."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """What `PlanReport` tells, while it is counted."""
-
-    iterations: int = 0
-    planned: int = 0
-    kept: int = 0
-    failures: int = 0
-    overruns: int = 0
-    yielded: int = 0
-    held_requests: int = 0
-    preemptions: int = 0
-    planner_s: float = 0.0
-    last_planner_s: float = 0.0
-    last_batch_tokens: int = 0
-    last_held: int = 0
-
-    def words(self, policy_index: int) -> tuple[float, ...]:
-        """In the order of PlanReport's fields."""
-        return (
-            policy_index,
-            self.iterations,
-            self.planned,
-            self.kept,
-            self.failures,
-            self.overruns,
-            self.yielded,
-            self.held_requests,
-            self.preemptions,
-            self.planner_s,
-            self.last_planner_s,
-            self.last_batch_tokens,
-            self.last_held,
-        )
-
-
-class ReadaheadScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is untyped here
+class ReadaheadScheduler(Parking, AsyncScheduler):  # type: ignore[misc]  # vLLM is untyped here
     """Runs with asynchronous scheduling off as well as on: without it nothing is in flight."""
 
     running: list[Any]
@@ -107,7 +75,8 @@ class ReadaheadScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is untyp
     # Commands, between iterations
 
     def select(self, name: str, knobs: Mapping[str, float]) -> None:
-        """Goes on under another policy, from the next iteration on.
+        """Goes on under another policy, from the next iteration on. Whom the last one has parked
+        comes back: the next one may not know of parking.
 
         Raises:
             ValueError: there is no such policy or knob; nothing has changed.
@@ -115,6 +84,20 @@ class ReadaheadScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is untyp
         self._policy = make_engine_policy(name, knobs)
         self._policy_index = POLICY_NAMES.index(name)
         self._kept_left = 0
+        self._bring_back(self.parked_by_plan)
+
+    def put_away(self, request: Any, *, is_copied: bool) -> int:
+        """A running request is parked, by a plan or by a command."""
+        tokens = super().put_away(request, is_copied=is_copied)
+        self._sequences.moved(request, monotonic_s(), is_copied=is_copied)
+        return tokens
+
+    def bring_back(self, request: Any) -> None:
+        """A parked request waits again."""
+        self._kept_left = 0
+        is_copied = self.has_copy(request.request_id)
+        self._sequences.moved(request, monotonic_s(), is_copied=is_copied)
+        super().bring_back(request)
 
     # vLLM's hooks
 
@@ -183,7 +166,9 @@ class ReadaheadScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is untyp
             count.kept += 1
             return None
         self._kept_left = 0
-        if self._pause_state is not PauseState.UNPAUSED or not (self.running or self.waiting):
+        if self._pause_state is not PauseState.UNPAUSED:
+            return None
+        if not (self.running or self.waiting or self.parked_by_plan):
             return None
         if self._is_stock_next:
             self._is_stock_next = False
@@ -194,11 +179,13 @@ class ReadaheadScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is untyp
         except Exception as error:  # a planner's bug must not end the engine
             count.failures += 1
             self.last_error = repr(error)
+            self._bring_back(self.parked_by_plan)
             return None
         count.last_planner_s = monotonic_s() - now
         count.planner_s += count.last_planner_s
         if count.last_planner_s > self._planner_budget_s:
             count.overruns += 1
+            self._bring_back_poor(now)
             return None
         if orders.is_empty:
             count.yielded += 1
@@ -215,6 +202,7 @@ class ReadaheadScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is untyp
             len(self.running) == self._kept_running
             and (not self.waiting or self._kept_running >= self.max_num_active_reqs)
             and not self.kv_holding_waiting
+            and not self.parked_by_plan
             and self.kv_cache_manager.block_pool.get_num_free_blocks() >= self._kept_running
         )
 
@@ -230,8 +218,15 @@ class ReadaheadScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is untyp
             running=self._sequences.running(self.running, now),
             waiting=self._sequences.waiting(waiting, now),
             pulling=len(self.kv_holding_waiting),
+            parked=self._sequences.waiting(self._parked_by_plan(), now),
+            host=self.host_room(),
         )
         return orders_for(self._policy.choose(view, now), view)
+
+    def _parked_by_plan(self) -> list[Any]:
+        """Parked requests that can come back at once."""
+        parked = [self.parked[key] for key in self.parked_by_plan]
+        return [request for request in parked if _is_ready(request)]
 
     def _make_limits(self) -> EngineLimits:
         return EngineLimits(
@@ -248,6 +243,9 @@ class ReadaheadScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is untyp
         """Has vLLM schedule just that, and puts back what was set aside."""
         for request in orders.give_up:
             self._give_up(request)
+        for request, is_copied in orders.park:
+            self._park_by_plan(request, is_copied=is_copied)
+        self._bring_back([request.request_id for request in reversed(orders.resume)])
         running, waiting = self.running, list(self.waiting)
         held = len(running) - len(orders.run)
         pulled = len(self.kv_holding_waiting)
@@ -287,6 +285,26 @@ class ReadaheadScheduler(AsyncScheduler):  # type: ignore[misc]  # vLLM is untyp
         self._preempt_request(request, monotonic_s(), drop_stale_output=self.requires_kv_delivery)
         self.prev_step_scheduled_req_ids.discard(request.request_id)
         self.count.preemptions += 1
+
+    def _park_by_plan(self, request: Any, *, is_copied: bool) -> None:
+        try:
+            self.put_away(request, is_copied=is_copied)
+        except ReadaheadError:
+            self.count.parks_refused += 1  # it sits out this iteration, and keeps its blocks
+            return
+        self.parked_by_plan.add(request.request_id)
+        self.count.parks += 1
+
+    def _bring_back(self, request_ids: Iterable[str]) -> None:
+        self.count.resumes += sum([self.resume(each) for each in list(request_ids)])
+
+    def _bring_back_poor(self, now: float) -> None:
+        """Those parked by plans who cannot wait long for the next one; all, if nobody else is."""
+        requests = self._parked_by_plan()
+        if self.running or self.waiting:
+            sequences = self._sequences.waiting(requests, now)
+            requests = [s.request for s in sequences if s.slack_s(now) < OVERRUN_SLACK_S]
+        self._bring_back([request.request_id for request in requests])
 
     def _set_waiting(self, requests: list[Any]) -> None:
         self.waiting.clear()
@@ -328,5 +346,11 @@ def _planner_error(core: Any) -> str:
     return error
 
 
+def _moves(core: Any) -> dict[str, int]:
+    """What plans have moved, and how many they have parked now."""
+    return {**core.scheduler.count.moves(), "parked": len(core.scheduler.parked_by_plan)}
+
+
+EngineCore.readahead_moves = _moves
 EngineCore.readahead_policy = _select
 EngineCore.readahead_planner_error = _planner_error

@@ -25,6 +25,10 @@ class Orders:
     """Waiting requests that may be let in, in order."""
     give_up: list[Any] = field(default_factory=list)
     """Running requests that lose their KV first."""
+    park: list[tuple[Any, bool]] = field(default_factory=list)
+    """Running requests that are parked first, and whether their KV is copied."""
+    resume: list[Any] = field(default_factory=list)
+    """Parked requests that wait again; those with a copy are also the first of `admit`."""
     tokens: int = 0
     """Budget."""
     chunk_tokens: int = 0
@@ -37,7 +41,7 @@ class Orders:
     @property
     def is_empty(self) -> bool:
         """Whether nothing would be computed or pulled."""
-        return not (self.run or self.admit or self.is_plain)
+        return not (self.run or self.admit or self.is_plain or self.park or self.resume)
 
 
 @dataclass(slots=True)
@@ -52,25 +56,34 @@ def orders_for(choice: Choice, view: EngineView) -> Orders:
     """The settings that make vLLM do what was chosen, or the closest to it."""
     running, waiting = _entries(choice, view)
     is_shut = not view.waiting or len(view.running) >= view.limits.requests_max
-    if len(running) == len(view.running) and not waiting and is_shut and not choice.preempt:
+    is_moved = choice.preempt or choice.park or choice.resume
+    if len(running) == len(view.running) and not waiting and is_shut and not is_moved:
         tight = view.blocks_free < len(running)
         if not tight and all(e.tokens == 1 and not e.is_partial for e in running):
             return Orders(is_plain=True, holds_for=choice.holds_for, tokens=len(running))
-    gone = set(choice.preempt)
-    orders = Orders(give_up=[_request(s) for s in view.running if s in gone])
+    preempted = set(choice.preempt)
+    parked = {s: is_copied for s, is_copied in choice.park if s not in preempted}
+    resumed = [s for s in choice.resume if s in view.parked]
+    orders = Orders(
+        give_up=[_request(s) for s in view.running if s in preempted],
+        park=[(_request(s), parked[s]) for s in view.running if s in parked],
+        resume=[_request(s) for s in resumed],
+    )
+    gone = preempted | parked.keys()
     running = [entry for entry in running if entry.sequence not in gone]
     running, waiting = _without_second_partial(running, waiting, orders)
     if _blocks_wanted(running, view) > view.blocks_free:
-        running, lost = _make_room(running, choice, view)
+        running, lost = _make_room(running, choice, view, gone=gone)
         orders.give_up += [_request(sequence) for sequence in lost]
         if lost:
             waiting = []  # it would take the blocks that were just freed for others
     orders.run = [e.sequence.request for e in running if not e.is_partial]
     orders.run += [e.sequence.request for e in running if e.is_partial]
-    orders.admit = [e.sequence.request for e in waiting]
+    orders.admit = [_request(s) for s in resumed if s.is_copied]
+    orders.admit += [e.sequence.request for e in waiting]
     orders.tokens = sum([e.tokens for e in running]) + sum([e.tokens for e in waiting])
-    if waiting and not orders.tokens:
-        orders.tokens = 1  # pulls are begun only while the budget lasts
+    # A pull begins only while there is a budget, though it takes nothing of it.
+    orders.tokens += len(orders.admit) - sum([e.tokens > 0 for e in waiting])
     return orders
 
 
@@ -108,10 +121,10 @@ def _without_second_partial(
         return running, waiting
     first = partial[0]
     chunks = [e.tokens for e in (*running, *waiting) if e is not first and e not in partial[1:]]
-    if any(entry.tokens for entry in waiting):
+    if waiting or orders.resume:
         if max(chunks, default=0) <= first.tokens:
             orders.chunk_tokens = first.tokens
-        else:
+        elif any(entry.tokens for entry in waiting):
             return [entry for entry in running if not entry.is_partial], waiting
     return [e for e in running if not e.is_partial or e is first], waiting
 
@@ -123,14 +136,18 @@ def _blocks_wanted(running: list[_Entry], view: EngineView) -> int:
 
 
 def _make_room(
-    running: list[_Entry], choice: Choice, view: EngineView
+    running: list[_Entry], choice: Choice, view: EngineView, *, gone: set[Sequence]
 ) -> tuple[list[_Entry], list[Sequence]]:
-    """Those that fit once some victims have lost their KV, as `Batch` does it; and the victims."""
+    """Those that fit once some victims have lost their KV, as `Batch` does it; and the victims.
+
+    Nobody waits for the blocks of those who are parked: with asynchronous scheduling they come
+    later.
+    """
     size = view.limits.block_tokens
     free = view.blocks_free + sum([s.blocks for s in choice.preempt])
     kept: list[_Entry] = []
     lost: list[Sequence] = []
-    out: set[Sequence] = set(choice.preempt)  # no victims any more: they run, or have no KV
+    out = set(gone)  # no victims any more: they run, or have no KV
     victims = iter([v for v in choice.victims if v.blocks])
     for entry in running:
         sequence = entry.sequence

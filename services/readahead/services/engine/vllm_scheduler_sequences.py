@@ -122,6 +122,12 @@ class Sequences:
         """A request has lost its KV; until its tokens in flight have come, no view has it."""
         sequence = self._of[request]
         sequence.computed = sequence.blocks = 0
+        sequence.is_pulled = sequence.is_copied = False  # it comes by recompute
+
+    def moved(self, request: Any, now: float, *, is_copied: bool) -> None:
+        """A request is parked, or resumes from that."""
+        sequence = self._of[request]
+        sequence.is_copied, sequence.moved_at = is_copied, now
 
     def learn(self, news: Iterable[ReaderNews]) -> None:
         """Takes news of readers; that of readers who are not here is dropped."""
@@ -151,14 +157,16 @@ class Sequences:
         return sequences
 
     def waiting(self, requests: Iterable[Any], now: float) -> list[EngineSequence]:
-        """Requests without blocks, brought up to date: new ones, and preempted ones."""
+        """Requests without blocks, brought up to date: new ones, preempted and parked ones."""
         sequences = [self._of[request] for request in requests]
         for sequence in sequences:
             sequence.computed = sequence.blocks = 0
             request = sequence.request
             made = len(request._output_token_ids)
             sequence.generated = made
-            if sequence.is_pulled:  # a pull is tried once; what is preempted comes by recompute
+            if sequence.is_copied:
+                sequence.is_pulled = True
+            elif sequence.is_pulled:  # a pull is tried once
                 sequence.is_pulled = bool(request.kv_transfer_params.get("do_remote_prefill"))
             if made != sequence.clock.delivered:
                 sequence.hear(made, now, self._lag_s)

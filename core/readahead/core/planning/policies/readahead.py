@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Ordered
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from readahead.core.latency.iteration import LatencyModel
 from readahead.core.planning.chunks import WorkSum, prefill_s
 from readahead.core.planning.knobs import check_knobs, knob, switch
+from readahead.core.planning.parking import Moves, SolventParking
 from readahead.core.planning.policy import Choice, EngineView
 from readahead.core.planning.prompts import Align, Bound, fill
 from readahead.core.planning.readers import Readers, decode_entries, readers_of, richest_first
@@ -30,7 +31,8 @@ class Readahead:
     A prompt is due when its first token is, and the readers' next tokens bound how long an
     iteration may be. Where prompts cannot all be in time, as few as possible are late, and the
     verdict is made anew for each iteration. While a prompt can be computed, readers with plenty
-    left to read sit out. All switches off, it is plain slack batching in the order of due times.
+    left to read sit out, and, where the engine can park, give up their memory for one that does
+    not fit. All switches off, it is plain slack batching in the order of due times.
     """
 
     name: ClassVar[str] = "readahead"
@@ -60,14 +62,51 @@ class Readahead:
     least_tokens: int = knob(
         64, least=0, most=1024, meaning="Tokens that it gets then, whatever the slack."
     )
+    park: bool = switch(False, meaning="Rich readers are parked while memory is short.")
+    park_margin_s: float = knob(
+        0.5, least=0, most=60, meaning="Slack that one who is parked keeps beyond the way back."
+    )
+    park_dwell_s: float = knob(
+        1.0, least=0, most=600, meaning="Nobody is parked for less, or so soon after a move."
+    )
+    park_share: float = knob(
+        2.0, least=0, most=100, meaning="Most that is parked, in times of the device's KV memory."
+    )
+    park_load: float = knob(
+        0.9,
+        least=0,
+        most=1,
+        meaning="Share of the engine's time that readers may need for others to be let in so.",
+    )
+    copy_gb_s: float = knob(
+        2.0, least=0.01, most=1000, meaning="Speed of copies to host memory, GB/s."
+    )
     _lengths: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
     _model: LatencyModel | None = field(default=None, repr=False)
+    _parking: SolventParking | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_knobs(self)
+        if self.park:
+            self._parking = SolventParking(
+                bytes_per_s=self.copy_gb_s * 1e9,
+                margin_s=self.park_margin_s,
+                dwell_s=self.park_dwell_s,
+                share_max=self.park_share,
+                load_max=self.park_load,
+            )
 
     def choose(self, view: EngineView, now: float) -> Choice:
         """The next iteration's choice."""
+        if self._parking is None or view.host is None:
+            return self._batch(view, now)
+        moves = self._parking.moves(view, now)
+        choice = self._batch(_after(view, moves), now)
+        if moves.park or moves.resume or view.parked:
+            return replace(choice, park=moves.park, resume=moves.resume, holds_for=1)
+        return choice
+
+    def _batch(self, view: EngineView, now: float) -> Choice:
         readers = readers_of(view, now, rich_s=self.rich_s if self.sit_out else float("inf"))
         pulls, prompts = _pending(view, readers)
         if not prompts or (not readers.begun and _nobody_fits(view, prompts)):
@@ -144,6 +183,17 @@ class Readahead:
         if length_s is None:
             length_s = self._lengths[key] = prefill_s(*key, model)
         return length_s
+
+
+def _after(view: EngineView, moves: Moves) -> EngineView:
+    """What is left for everybody else once the moves are made."""
+    gone = {park.sequence for park in moves.park}
+    return replace(
+        view,
+        blocks_free=view.blocks_free - moves.reserved_blocks,
+        running=[s for s in view.running if s not in gone] if gone else view.running,
+        pulling=view.pulling + len(moves.resume),
+    )
 
 
 def _pending(
