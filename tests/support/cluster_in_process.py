@@ -118,11 +118,13 @@ def router_config(
     doors: DoorsConfig | None = None,
     remote_prefill_tokens_min: int = 32,
     worker_silence_s_max: float = 3.0,
+    core: CoreConfig | None = None,
 ) -> RouterConfig:
     """Settings of a router on free ports that polls fast."""
     return RouterConfig(
         doors=doors or DoorsConfig(http_port=0, grpc_port=0),
-        core=CoreConfig(
+        core=core
+        or CoreConfig(
             admission=admission or AdmissionConfig(),
             placement=PlacementConfig(remote_prefill_tokens_min=remote_prefill_tokens_min),
         ),

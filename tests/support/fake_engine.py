@@ -15,6 +15,7 @@ from readahead.services.engine.engine import (
     EngineState,
     LegEnd,
     LegKey,
+    LegOffer,
     LegOutput,
     LegRequest,
     ReaderUpdate,
@@ -26,7 +27,8 @@ Script = Callable[[LegRequest], Sequence[LegOutput]]
 def echo_tokens(request: LegRequest) -> list[int]:
     """What `echo` makes of a request: the same tokens whatever the route."""
     first = sum(request.prompt_token_ids)
-    return [(first + index) % 1000 for index in range(request.sampling.max_tokens)]
+    whole = [(first + index) % 1000 for index in range(request.sampling.max_tokens)]
+    return whole[len(request.output_token_ids) :]
 
 
 def echo(request: LegRequest) -> list[LegOutput]:
@@ -63,6 +65,9 @@ class FakeLeg:
     outputs: deque[LegOutput] = field(default_factory=deque)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     error: ReadaheadError | None = None
+    said: int = 0
+    """Output tokens so far, those made elsewhere included."""
+    is_stopped: bool = False
 
 
 class FakeEngine:
@@ -77,6 +82,8 @@ class FakeEngine:
         policies: names given to `select_policy`, oldest first.
         released: every key given to `release_handovers`.
         handovers: keys of KV caches that wait to be pulled.
+        resumed: every key of a stopped leg given to `resume_leg`, oldest first.
+        offer_error: what `offer_leg` raises; None: it stops the leg.
         script: what a new leg says by itself; replace it at any time.
     """
 
@@ -99,6 +106,8 @@ class FakeEngine:
         self.reader_updates: list[ReaderUpdate] = []
         self.policies: list[str] = []
         self.handovers: set[LegKey] = set()
+        self.resumed: list[LegKey] = []
+        self.offer_error: ReadaheadError | None = None
         self.closed = False
         self._dead = False
         self._transfers = 0
@@ -111,6 +120,7 @@ class FakeEngine:
             kv_blocks=kv_blocks,
             requests_max=requests_max,
             handover_lease_s=handover_lease_s,
+            moves_legs=True,
         )
 
     @property
@@ -122,7 +132,7 @@ class FakeEngine:
             raise ReadaheadError(Reason.ENGINE_FAILED, "the fake engine is dead")
         if len(request.prompt_token_ids) >= self._description.context_tokens_max:
             raise ReadaheadError(Reason.CONTEXT_TOO_LONG, "the prompt is too long")
-        leg = FakeLeg(request, deque(self.script(request)))
+        leg = FakeLeg(request, deque(self.script(request)), said=len(request.output_token_ids))
         self.requests.append(request)
         self.legs[request.key] = leg
         if request.leg is Leg.DECODE:
@@ -131,19 +141,22 @@ class FakeEngine:
         try:
             while not is_over:
                 output = await self._next(leg)
+                leg.said += len(output.token_ids)
                 is_over = output.end is not None
                 if output.end is not None and output.end.handover:
                     self.handovers.add(request.key)
                 yield output
         finally:
             self.legs.pop(request.key, None)
+            if leg.is_stopped:
+                self.handovers.discard(request.key)
             if not is_over:
                 self.aborted.append(request.key)
 
     async def _next(self, leg: FakeLeg) -> LegOutput:
         if leg.outputs:
             await asyncio.sleep(0)
-        while not leg.outputs and leg.error is None:
+        while (leg.is_stopped or not leg.outputs) and leg.error is None:
             leg.news.clear()
             await leg.news.wait()
         if leg.error is not None:
@@ -209,6 +222,24 @@ class FakeEngine:
         for key in keys:
             self.released.append(key)
             self.handovers.discard(key)
+
+    async def offer_leg(self, key: LegKey) -> LegOffer:
+        if self.offer_error is not None:
+            raise self.offer_error
+        leg = self.legs.get(key)
+        if leg is None or not leg.said:
+            raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "it does not generate here")
+        leg.is_stopped = True
+        self.handovers.add(key)
+        return LegOffer(handover=f"fake:{key[0]}.{key[1]}".encode(), output_tokens=leg.said)
+
+    async def resume_leg(self, key: LegKey) -> None:
+        leg = self.legs.get(key)
+        if leg is not None and leg.is_stopped:
+            leg.is_stopped = False
+            self.handovers.discard(key)
+            self.resumed.append(key)
+            leg.news.set()
 
     async def is_healthy(self) -> bool:
         return not self._dead

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from readahead.core.cluster import Role, WorkerDescription
@@ -16,8 +16,10 @@ from readahead.core.router_state import RouterState
 from readahead.router.config import DoorsConfig
 from readahead.router.driver import Driver
 from readahead.router.frame_gap import FrameHold
+from readahead.router.links import Stopped
 from readahead.router.outbox import LegKey
 from readahead.router.reader import Reader
+from readahead.router.reader_mail import ReaderNote
 from readahead.router.session import LiveSession
 from readahead.router.session_table import SessionTable
 from readahead.router.sessions import Call, Sampling
@@ -84,7 +86,10 @@ def toy_description(worker_id: str = "d0", role: Role = Role.DECODE) -> WorkerDe
 
 
 class FakeLink:
-    """A WorkerLink that takes everything and remembers it; `refusal` is raised at Submit."""
+    """A WorkerLink that takes everything and remembers it; `refusal` is raised at Submit.
+
+    A leg that is to stop does so once `let_stop` is called.
+    """
 
     def __init__(self, worker_id: str = "d0", role: Role = Role.DECODE) -> None:
         self.description = toy_description(worker_id, role)
@@ -95,6 +100,13 @@ class FakeLink:
         self.cancelled: list[LegKey] = []
         self.renewed: list[LegKey] = []
         self.released: list[LegKey] = []
+        self.moves_legs = True
+        self.reserved: list[LegKey] = []
+        self.stops: list[LegKey] = []
+        self._stopped = Stopped(handover=b"", output_token_ids=())
+        self._has_stopped = asyncio.Event()
+        self.resumed: list[tuple[LegKey, int]] = []
+        self.notes: list[tuple[LegKey, ReaderNote]] = []
         self.refusal: Exception | None = None
 
     async def submit(self, message: pb.SubmitRequest, headers: Mapping[str, str]) -> None:
@@ -105,6 +117,24 @@ class FakeLink:
             refusal, self.refusal = self.refusal, None
             raise refusal
 
+    async def reserve_leg(self, key: LegKey, *, context_tokens: int) -> None:
+        assert context_tokens > 0
+        self.reserved.append(key)
+
+    async def stop_leg(self, key: LegKey, *, move: int) -> Stopped:
+        assert move > 0
+        self.stops.append(key)
+        await self._has_stopped.wait()
+        return self._stopped
+
+    def let_stop(self, output_token_ids: Sequence[int]) -> None:
+        """The leg has stopped, after so much output."""
+        self._stopped = Stopped(handover=b"kv", output_token_ids=output_token_ids)
+        self._has_stopped.set()
+
+    def resume(self, key: LegKey, *, move: int) -> None:
+        self.resumed.append((key, move))
+
     def cancel(self, key: LegKey) -> None:
         self.cancelled.append(key)
 
@@ -113,6 +143,9 @@ class FakeLink:
 
     def release(self, key: LegKey) -> None:
         self.released.append(key)
+
+    def tell_reader(self, key: LegKey, note: ReaderNote) -> None:
+        self.notes.append((key, note))
 
     def as_link(self) -> WorkerLink:
         """Itself, under the type that the driver asks for."""

@@ -95,6 +95,22 @@ class Lifecycle:
             request.waits_since = now
             self.try_again(request, why, now)
 
+    def recover(self, request: LiveRequest, reason: Reason, why: str, now: float) -> None:
+        """Goes on after its worker was lost: with the same handover if that still waits.
+
+        What the lost worker had pulled of it already is computed by the next one.
+        """
+        source = self._pools.get(request.source_id)
+        is_last = request.failures + 1 >= self._admission.attempts_max
+        if request.leg is not Leg.DECODE or source is None or is_last:
+            self.retry(request, reason, why, now)
+            return
+        request.failures += 1
+        request.waits_since = now
+        self._pools.unseat(request)
+        request.note("retry", why, now=now)
+        self.await_decode(request, source, now)
+
     def try_again(self, request: LiveRequest, why: str, now: float) -> None:
         """Goes back to the head of its line. A refusal, unlike a failure, does not renew patience,
         so `wait_s_max` bounds how often a full worker is asked."""

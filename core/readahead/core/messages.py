@@ -140,9 +140,9 @@ class ReadingReported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationCommitted:
-    """The target has all of the leg, and the source has stopped: the target owns it.
+    """The target has all of the leg, and the source has stopped or is lost: the target owns it.
 
-    Told before any other news of the leg from the target.
+    Told before any other news of the leg from the target, and before the loss of the source.
     """
 
     request_id: RequestId
@@ -231,8 +231,8 @@ class ReleaseHandover:
 class MigrateLeg:
     """Move a running leg to another decode worker, which reserves room for it first.
 
-    It decodes on at the source while its KV is copied. Answered once: by MigrationCommitted or
-    MigrationFailed, or by the leg's end or the loss of either worker.
+    The source owns it until the commit. Answered once: by MigrationCommitted or MigrationFailed,
+    or by the leg's end or the loss of either worker.
     """
 
     request_id: RequestId

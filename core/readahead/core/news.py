@@ -171,7 +171,7 @@ class News:
         for request_id in [*worker.legs, *worker.handovers]:
             request = self._live[request_id]
             if request.worker_id == worker.worker_id or request.stage is Stage.HANDOVER:
-                self._lifecycle.retry(request, Reason.WORKER_LOST, why, now)
+                self._lifecycle.recover(request, Reason.WORKER_LOST, why, now)
             else:
                 request.source_id = None
 

@@ -65,8 +65,3 @@ class RouterConfig(Checked):
     def __post_init__(self) -> None:
         require("worker_silence_s_max", self.worker_silence_s_max, least=0.1, most=300)
         require("drain_s_max", self.drain_s_max, least=0, most=3600)
-        if self.core.migration.trigger != "none":
-            raise ValueError(
-                'core.migration.trigger must be "none": workers cannot move a running request yet; '
-                f"got {self.core.migration.trigger!r}"
-            )

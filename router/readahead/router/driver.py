@@ -20,7 +20,6 @@ from readahead.core.messages import (
     LegFailed,
     LegRefused,
     MigrateLeg,
-    MigrationFailed,
     ReleaseHandover,
     RenewHandover,
     RequestCancelled,
@@ -34,6 +33,7 @@ from readahead.core.request import Leg, RequestId, WorkerId
 from readahead.core.router_state import RouterState
 from readahead.router import metrics, wire
 from readahead.router.links import UnansweredError, WorkerLink
+from readahead.router.moves import Moves
 from readahead.router.outbox import LegKey
 from readahead.router.reader_mail import ReaderNote
 from readahead.router.request_log import log_end
@@ -69,6 +69,13 @@ class Driver:
         """The latest events; fed to a fresh core they give the same commands."""
         self.sessions: dict[RequestId, LiveSession] = {}
         self.links: dict[WorkerId, WorkerLink] = {}
+        self.moves = Moves(
+            sessions=self.sessions,
+            links=self.links,
+            handle=self.handle,
+            tasks=self._effects,
+            now=now,
+        )
         self._is_idle = asyncio.Event()
         self.broken = asyncio.Event()
         """Set once the core has failed: nothing it says can be trusted any more."""
@@ -85,6 +92,7 @@ class Driver:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self.moves.close()
         await self._effects.__aexit__(kind, error, traceback)
 
     @property
@@ -112,12 +120,13 @@ class Driver:
         if session is None or session.worker_id is None or session.leg is Leg.PREFILL:
             return
         if link := self.links.get(session.worker_id):
+            read = session.reader.tokens_read - session.moved_tokens  # of what is made there
             note = ReaderNote(
                 pace_tok_s=session.reader.clock.pace_tok_s,
-                tokens_read=session.reader.tokens_read,
+                tokens_read=None if session.moved_tokens and read <= 0 else read,
                 at=self._now(),
             )
-            link.tell_reader(LegKey(request_id, session.attempt), note)
+            link.tell_reader(LegKey(request_id, session.leg_number), note)
 
     async def wait_idle(self) -> None:
         """Returns once no request is alive."""
@@ -140,6 +149,7 @@ class Driver:
         if self.links.get(link.worker_id) is not link:
             return
         del self.links[link.worker_id]
+        self.moves.source_lost(link)
         for session in self.sessions.values():
             if session.worker_id == link.worker_id:
                 session.detach()
@@ -187,7 +197,8 @@ class Driver:
             case CancelLeg():
                 self._detach(command)
                 if link := self.links.get(command.worker_id):
-                    link.cancel(_key(command))
+                    number = self.moves.number(command.request_id, command.attempt)
+                    link.cancel(LegKey(command.request_id, number))
             case RenewHandover():
                 if link := self.links.get(command.worker_id):
                     link.renew(_key(command))
@@ -195,9 +206,9 @@ class Driver:
                 if link := self.links.get(command.worker_id):
                     link.release(_key(command))
             case MigrateLeg():
-                self._refuse_move(command)
+                self.moves.begin(command)
             case AbortMigration():
-                pass  # none was begun
+                self.moves.abort(command)
             case EndRequest():
                 self._end_request(command)
             case _:
@@ -265,20 +276,6 @@ class Driver:
             )
         )
 
-    def _refuse_move(self, command: MigrateLeg) -> None:
-        """Workers cannot migrate yet; RouterConfig allows no trigger that asks for it."""
-        self.handle(
-            MigrationFailed(
-                request_id=command.request_id,
-                attempt=command.attempt,
-                move=command.move,
-                source=command.source,
-                target=command.target,
-                reason=Reason.UNSUPPORTED,
-                message="workers cannot move a running request",
-            )
-        )
-
     def _lose_leg(self, command: SubmitLeg, session: LiveSession, message: str) -> None:
         """The attempt is given up, unless its output shows that the worker has it after all."""
         if session.output_tokens or not self._detach(command):
@@ -306,6 +303,7 @@ class Driver:
         return is_current
 
     def _end_request(self, command: EndRequest) -> None:
+        self.moves.forget(command.request_id)
         session = self.sessions.get(command.request_id)
         if session is None:
             return  # `abandon` has told the caller already
@@ -366,5 +364,5 @@ class Driver:
             self._set_timer()
 
 
-def _key(command: CancelLeg | RenewHandover | ReleaseHandover) -> LegKey:
+def _key(command: RenewHandover | ReleaseHandover) -> LegKey:
     return LegKey(command.request_id, command.attempt)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import grpc.aio
 import structlog
@@ -39,6 +40,7 @@ log = structlog.get_logger()
 
 OnStep = Callable[["WorkerLink", pb.StepsResponse], None]
 OnDraining = Callable[["WorkerLink"], None]
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,15 @@ class LinkEars:
 
 class UnansweredError(Exception):
     """A worker may or may not have taken a leg; its attempt is of no more use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """A leg that has stopped, for another worker to go on with."""
+
+    handover: bytes
+    output_token_ids: Sequence[int]
+    """All output of the request so far."""
 
 
 class LinkBrokenError(Exception):
@@ -91,6 +102,7 @@ class WorkerLink:
         self._heard_at = monotonic_s()
         self._sequence = 0
         self._is_draining = False
+        self._moves_legs = False
         self._call: grpc.aio.UnaryStreamCall[pb.StepsRequest, pb.StepsResponse] | None = None
         self._description: WorkerDescription | None = None
 
@@ -113,6 +125,7 @@ class WorkerLink:
         try:
             answer = await self._stub.Describe(pb.DescribeRequest(), timeout=self._silence_s_max)
             self._description = wire.description_from_proto(answer)
+            self._moves_legs = answer.moves_legs
             if answer.draining:
                 raise ReadaheadError(Reason.NO_WORKER, "the worker is draining")
             call = self._stub.Steps(pb.StepsRequest(router_id=self._router_id))
@@ -132,6 +145,11 @@ class WorkerLink:
     def is_draining(self) -> bool:
         """It has said that it takes no new legs."""
         return self._is_draining
+
+    @property
+    def moves_legs(self) -> bool:
+        """Its legs can move to other such workers, and theirs to it."""
+        return self._moves_legs
 
     async def run(self) -> str:
         """Reads and writes until the link breaks or is stopped; returns the cause."""
@@ -181,6 +199,34 @@ class WorkerLink:
                 self._cancels_due.discard(key)
                 self._outbox.cancel(key, now=monotonic_s())
 
+    async def reserve_leg(self, key: LegKey, *, context_tokens: int) -> None:
+        """Has the worker keep room for a leg that is to move there.
+
+        Raises:
+            ReadaheadError: it has none, or cannot be asked.
+        """
+        message = pb.ReserveLegRequest(
+            request_id=key.request_id,
+            attempt=key.attempt,
+            context_tokens=context_tokens,
+            router_id=self._router_id,
+        )
+        await self._ask(self._stub.ReserveLeg(message, timeout=_SUBMIT_S_MAX))
+
+    async def stop_leg(self, key: LegKey, *, move: int) -> Stopped:
+        """Stops a leg that generates; `resume` lets it go on.
+
+        Raises:
+            ReadaheadError: it has not stopped, or nobody knows.
+        """
+        message = pb.StopLegRequest(request_id=key.request_id, attempt=key.attempt, move=move)
+        answer = await self._ask(self._stub.StopLeg(message, timeout=_SUBMIT_S_MAX))
+        return Stopped(handover=answer.handover, output_token_ids=answer.output_token_ids)
+
+    def resume(self, key: LegKey, *, move: int) -> None:
+        """Calls a move off: its leg goes on."""
+        self._outbox.resume(key, move=move)
+
     def cancel(self, key: LegKey) -> None:
         """Ends a leg, after its Submit has been answered: the worker must not see them swapped."""
         if key in self._submitting:
@@ -200,22 +246,27 @@ class WorkerLink:
         """Says what is known of a leg's reader."""
         self._reader_mail.put(key, note)
 
-    async def _submit(
-        self, message: pb.SubmitRequest, metadata: tuple[tuple[str, str], ...]
-    ) -> None:
+    async def _ask(self, call: Awaitable[_Answer]) -> _Answer:
         try:
-            await self._stub.Submit(message, metadata=metadata, timeout=_SUBMIT_S_MAX)
+            return await call
         except grpc.aio.AioRpcError as error:
-            refusal = error_from_rpc(error)
-            # CANCELLED: the worker remembers a cancel of this attempt, and will not run it.
-            if refusal.reason in (Reason.DEADLINE_EXCEEDED, Reason.CANCELLED):
-                raise UnansweredError(f"submit: {error.code().name}") from error
-            raise refusal from error
+            raise error_from_rpc(error) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise ReadaheadError(Reason.WORKER_LOST, "the connection was closed") from None
+
+    async def _submit(
+        self, message: pb.SubmitRequest, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        try:
+            await self._ask(self._stub.Submit(message, metadata=metadata, timeout=_SUBMIT_S_MAX))
+        except ReadaheadError as refusal:
+            # CANCELLED: the worker remembers a cancel of this attempt, and will not run it.
+            if refusal.reason in (Reason.DEADLINE_EXCEEDED, Reason.CANCELLED):
+                raise UnansweredError(f"submit: {refusal.reason}") from refusal
+            raise
 
     async def _read_steps(self) -> None:
         call = self._call
@@ -270,6 +321,8 @@ class WorkerLink:
                     calls.create_task(self._renew_now(renewals))
                 if releases := self._outbox.take_releases(_NAMES_PER_MESSAGE):
                     calls.create_task(self._release_now(releases))
+                for key, move in self._outbox.take_resumes().items():
+                    calls.create_task(self._resume_now(key, move))
 
     async def _send_reader_mail(self) -> None:
         while True:
@@ -291,6 +344,14 @@ class WorkerLink:
         except grpc.aio.AioRpcError as error:
             # The leg's next news finds no session, and is answered with another cancel.
             log.warning("cancel_failed", address=self.address, code=error.code().name)
+
+    async def _resume_now(self, key: LegKey, move: int) -> None:
+        message = pb.ResumeLegRequest(request_id=key.request_id, attempt=key.attempt, move=move)
+        try:
+            await self._stub.ResumeLeg(message, timeout=_CONTROL_S_MAX)
+        except grpc.aio.AioRpcError as error:
+            # A leg that has stopped goes on by itself after some seconds.
+            log.warning("resume_failed", address=self.address, code=error.code().name)
 
     async def _renew_now(self, keys: Sequence[LegKey]) -> None:
         message = pb.RenewHandoversRequest(handovers=_handover_ids(keys))

@@ -20,6 +20,8 @@ _HANDLE_BUCKETS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2)
 _LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 # From what an eye takes for a pause, by steps of 2, up to the longest wait that admission allows.
 _IDLE_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 32, 60)
+# From an engine step, by steps of 2, up to what every reader notices.
+_DOWNTIME_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 # Below zero users wait; below half a second a hiccup of an engine makes them wait.
 _SLACK_BUCKETS = (-8, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 8, 16, 32, 64)
 
@@ -57,6 +59,17 @@ FRAMES = Counter(
     "readahead_router_frames", "Chunks taken by front doors, one frame each.", ["door"]
 )
 STEPS = Counter("readahead_router_steps", "Engine steps heard of.")
+MOVES = Counter(
+    "readahead_router_moves",
+    "Moves of running requests to another decode worker, by outcome: committed; survived: the "
+    "source was lost when the target had the leg; called_off; or why it failed.",
+    ["outcome"],
+)
+MOVE_DOWNTIME = Histogram(
+    "readahead_router_move_downtime_seconds",
+    "From a leg's stop at the source to its first news from the target.",
+    buckets=_DOWNTIME_BUCKETS,
+)
 STALE_DELTAS = Counter(
     "readahead_router_stale_deltas", "News of legs that are over; dropped, and cancelled."
 )

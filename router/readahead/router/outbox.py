@@ -11,6 +11,8 @@ _REPEAT_S = 1.0
 """A leg that was cancelled is not cancelled again within this: news of it is on its way anyway."""
 _REMEMBERED_MAX = 4096
 """Cancels remembered for that; forgetting one costs at most one call too many."""
+_ATTEMPT_BITS = 16
+"""Of a leg's number. A refused try is tried again after a quarter of a second, for a minute."""
 
 
 class LegKey(NamedTuple):
@@ -18,10 +20,25 @@ class LegKey(NamedTuple):
 
     request_id: RequestId
     attempt: int
+    """As workers know it: see `leg_number`."""
+
+
+def leg_number(attempt: int, *, move: int) -> int:
+    """What workers know as a leg's attempt.
+
+    A leg that moves gets another number at its new worker, so that one which comes back there is
+    not taken for the one that left: late news and late cancels of that are stale.
+
+    Args:
+        attempt: the core's.
+        move: the number of the move that brought the leg where it is; 0: none did.
+    """
+    assert attempt < 1 << _ATTEMPT_BITS, attempt
+    return attempt | move << _ATTEMPT_BITS
 
 
 class Outbox:
-    """Cancels, renewals and releases for one worker.
+    """Cancels, renewals, releases and calls for legs to go on, for one worker.
 
     Each is a set of legs, so it is bounded by the requests alive; a release drops the renewal of
     the same handover.
@@ -31,6 +48,7 @@ class Outbox:
         self._cancels: dict[LegKey, None] = {}
         self._renewals: dict[LegKey, None] = {}
         self._releases: dict[LegKey, None] = {}
+        self._resumes: dict[LegKey, int] = {}
         self._cancelled_at: dict[LegKey, float] = {}
         self._has_mail = asyncio.Event()
 
@@ -57,9 +75,14 @@ class Outbox:
         self._releases[key] = None
         self._has_mail.set()
 
+    def resume(self, key: LegKey, *, move: int) -> None:
+        """Puts in that a leg is to go on, since this move of it is called off."""
+        self._resumes[key] = move
+        self._has_mail.set()
+
     async def wait(self) -> None:
         """Returns once there is something to send."""
-        if not (self._cancels or self._renewals or self._releases):
+        if not (self._cancels or self._renewals or self._releases or self._resumes):
             self._has_mail.clear()
             await self._has_mail.wait()
 
@@ -74,6 +97,11 @@ class Outbox:
     def take_releases(self, most: int) -> list[LegKey]:
         """Takes out the oldest releases."""
         return _take(self._releases, most)
+
+    def take_resumes(self) -> dict[LegKey, int]:
+        """Takes them all out: the number of the move by leg. No more than moves at once."""
+        taken, self._resumes = self._resumes, {}
+        return taken
 
 
 def _take(keys: dict[LegKey, None], most: int) -> list[LegKey]:

@@ -13,7 +13,8 @@ class ReaderNote:
     """What the router knows of a leg's reader."""
 
     pace_tok_s: float
-    tokens_read: int
+    tokens_read: int | None
+    """Of the leg's output; None: nothing is known of that."""
     at: float
     """When that was so, seconds on the router's clock."""
 

@@ -35,15 +35,18 @@ class Relay:
         """Relays one step. Endings are told after the tokens that came with them."""
         now = self._now()
         sessions = self._driver.sessions
+        moves = self._driver.moves
         worker_id = link.worker_id
         made: list[TokensMade] = []
         ends: list[Event] = []
         tokens = 0
         for delta in response.deltas:
             request_id = RequestId(delta.request_id)
-            attempt = delta.attempt
             session = sessions.get(request_id)
-            if session is None or session.attempt != attempt or session.worker_id != worker_id:
+            if session is None or (
+                (session.leg_number != delta.attempt or session.worker_id != worker_id)
+                and not (moves and moves.takes_over(session, link, delta))
+            ):
                 self._drop(link, delta)
                 continue
             token_ids = delta.token_ids
@@ -55,9 +58,15 @@ class Relay:
                 count = len(token_ids)
                 if count:
                     tokens += count
-                    made.append(TokensMade(request_id=request_id, attempt=attempt, tokens=count))
+                    made.append(
+                        TokensMade(request_id=request_id, attempt=session.attempt, tokens=count)
+                    )
             if delta.HasField("end"):
-                ends.append(_end_of(session, delta.end, now=now))
+                is_bad = wire.finish_from_proto(delta.end.reason) is None
+                if not (moves and is_bad and moves.survives(session)):
+                    ends.append(_end_of(session, delta.end, now=now))
+        if moves:
+            moves.relayed()
         metrics.STEPS.inc()
         if tokens:
             metrics.TOKENS.inc(tokens)

@@ -29,6 +29,7 @@ def log_end(session: LiveSession, end: Finish | ReadaheadError) -> None:
         output_tokens=session.output_tokens,
         attempts=session.attempts,
         workers=session.workers,
+        moves=session.moves,
         frames=session.frames,
         total_s=_rounded(ended_at - session.arrived_at),
         ttft_s=_rounded(split.total_s),

@@ -43,7 +43,10 @@ class LiveSession:
         "first_token_at",
         "handover",
         "leg",
+        "leg_number",
         "max_tokens",
+        "moved_tokens",
+        "moves",
         "output_tokens",
         "prefill_finished_at",
         "prefill_submitted_at",
@@ -83,6 +86,8 @@ class LiveSession:
         self._end: Finish | ReadaheadError | None = None
         self._is_end_given = False
         self.attempt = 0
+        self.leg_number = 0
+        """What the worker knows as the attempt; see `outbox.leg_number`."""
         self.attempts = 0
         self.leg: Leg | None = None
         self.worker_id: WorkerId | None = None
@@ -91,6 +96,10 @@ class LiveSession:
         """Every worker that was given a leg, in order; for the log."""
         self.handover = b""
         self.output_tokens = 0
+        self.moved_tokens = 0
+        """Of them, those that were made before the leg came to the worker that has it."""
+        self.moves = 0
+        """How often it has moved from one worker to another."""
         self._frames = 0
         self.queued_until: float | None = None
         self.prefill_submitted_at: float | None = None
@@ -148,7 +157,7 @@ class LiveSession:
 
     def submitted(self, leg: Leg, *, attempt: int, worker_id: WorkerId, now: float) -> None:
         """A worker is being given a leg: from here on only that leg's deltas count."""
-        self.attempt = attempt
+        self.attempt = self.leg_number = attempt
         self.leg = leg
         self.worker_id = worker_id
         self.workers.append(worker_id)
@@ -161,6 +170,14 @@ class LiveSession:
         else:
             self.attempts += leg is Leg.WHOLE
             self.decode_submitted_at = now
+
+    def moved(self, *, leg_number: int, worker_id: WorkerId) -> None:
+        """The leg has moved: from here on only that worker's deltas count."""
+        self.leg, self.leg_number = Leg.DECODE, leg_number
+        self.worker_id = worker_id
+        self.workers.append(worker_id)
+        self.moved_tokens = self.output_tokens
+        self.moves += 1
 
     def detach(self) -> None:
         """No worker has a leg now: deltas that still come are stale."""

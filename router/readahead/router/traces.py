@@ -84,6 +84,14 @@ class RequestTrace:
             self._root.add_event(attributes.EVENT_RESUMED, about, timestamp=now_ns)
         self._events += 2
 
+    def moving(self, stage: str, *, target: str) -> None:
+        """The leg is on the move to another worker, and has come so far."""
+        if self._stage is None or self._events >= EVENTS_MAX:
+            return
+        about = {attributes.MOVE_STAGE: stage, attributes.MOVE_TARGET: target}
+        self._stage.add_event(attributes.EVENT_MOVE, about)
+        self._events += 1
+
     def end(
         self, end: Finish | ReadaheadError, *, output_tokens: int, reading: ReadingState
     ) -> None:

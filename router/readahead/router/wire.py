@@ -103,9 +103,13 @@ def sampling_to_proto(sampling: Sampling, *, max_tokens: int) -> sampling_pb2.Sa
 def name_reader(
     message: worker_service_pb2.SubmitRequest, *, pace_tok_s: float, age_s: float
 ) -> None:
-    """Says how fast the leg's user reads, and how long ago he sent the request."""
+    """Says how fast the leg's user reads, and how long ago he sent the request.
+
+    Of a leg that moves, `age_s` says when his next token is due: one token's time after.
+    """
     message.pace_tok_s = pace_tok_s
-    message.age_ns = max(0, round(age_s * 1e9))
+    age_ns = round(age_s * 1e9)
+    message.age_ns = age_ns if message.output_token_ids else max(0, age_ns)
 
 
 def readers_to_proto(
@@ -114,11 +118,13 @@ def readers_to_proto(
     """What is known of readers, with its age."""
     message = worker_service_pb2.UpdateReadersRequest()
     for key, note in notes:
+        read = note.tokens_read
         message.readers.add(
             request_id=key.request_id,
             attempt=key.attempt,
             pace_tok_s=note.pace_tok_s,
-            tokens_read=min(note.tokens_read, _UINT32_MAX),  # what callers say has no bound
+            # What callers say has no bound.
+            tokens_read=None if read is None else min(read, _UINT32_MAX),
             age_ns=max(0, round((now - note.at) * 1e9)),
         )
     return message

@@ -200,6 +200,32 @@ def test_a_worker_lost_before_the_first_token_costs_an_attempt() -> None:
     ]
 
 
+def test_a_handover_outlives_the_worker_that_was_to_pull_it() -> None:
+    """The same try goes to another one; but not for ever, and not beyond its source."""
+    state = router(joined(P1), joined(D1), joined(D2), attempts_max=2)
+    state.handle(arrived(R1), now=0.0)
+    assert prefilled(state) == [submit(R1, Leg.DECODE, D1)]
+    lost = WorkerLost(worker_id=D1, incarnation=FIRST, cause="killed")
+    assert state.handle(lost, now=2.0) == [submit(R1, Leg.DECODE, D2)]
+    state.handle(joined(D1, incarnation=Incarnation("2")), now=3.0)
+    lost = WorkerLost(worker_id=D2, incarnation=FIRST, cause="killed")
+    released, ended = state.handle(lost, now=4.0)
+    assert released == ReleaseHandover(request_id=R1, attempt=1, worker_id=P1)
+    assert isinstance(ended, EndRequest)
+    assert ended.reason is Reason.WORKER_LOST
+
+
+def test_a_handover_ends_with_its_source() -> None:
+    """Then the prompt is computed again."""
+    state = router(joined(P1), joined(D1))
+    state.handle(arrived(R1), now=0.0)
+    assert prefilled(state) == [submit(R1, Leg.DECODE, D1)]
+    state.handle(WorkerLost(worker_id=P1, incarnation=FIRST, cause="killed"), now=2.0)
+    state.handle(joined(D2), now=3.0)
+    lost = WorkerLost(worker_id=D1, incarnation=FIRST, cause="killed")
+    assert state.handle(lost, now=4.0) == [submit(R1, Leg.WHOLE, D2, attempt=2)]
+
+
 def test_a_restarted_worker_replaces_its_former_self() -> None:
     """A new incarnation under the same name loses what the old one had."""
     state = router(joined(D1))

@@ -104,6 +104,7 @@ class DescribeResponse(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     ENGINE_VERSION_FIELD_NUMBER: builtins.int
     HANDOVER_LEASE_MS_FIELD_NUMBER: builtins.int
+    MOVES_LEGS_FIELD_NUMBER: builtins.int
     worker_id: builtins.str
     """Stable name of the worker."""
     incarnation: builtins.str
@@ -134,6 +135,8 @@ class DescribeResponse(google.protobuf.message.Message):
     """Version of the engine."""
     handover_lease_ms: builtins.int
     """Lease of an un-pulled handover, milliseconds. 0 iff the worker makes none."""
+    moves_legs: builtins.bool
+    """Iff true, a leg that generates here can move to another such worker."""
     def __init__(
         self,
         *,
@@ -151,8 +154,9 @@ class DescribeResponse(google.protobuf.message.Message):
         version: builtins.str = ...,
         engine_version: builtins.str = ...,
         handover_lease_ms: builtins.int = ...,
+        moves_legs: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["block_tokens", b"block_tokens", "context_tokens_max", b"context_tokens_max", "draining", b"draining", "engine", b"engine", "engine_version", b"engine_version", "handover_lease_ms", b"handover_lease_ms", "incarnation", b"incarnation", "kv_blocks", b"kv_blocks", "model", b"model", "prefill_credits", b"prefill_credits", "requests_max", b"requests_max", "role", b"role", "version", b"version", "worker_id", b"worker_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["block_tokens", b"block_tokens", "context_tokens_max", b"context_tokens_max", "draining", b"draining", "engine", b"engine", "engine_version", b"engine_version", "handover_lease_ms", b"handover_lease_ms", "incarnation", b"incarnation", "kv_blocks", b"kv_blocks", "model", b"model", "moves_legs", b"moves_legs", "prefill_credits", b"prefill_credits", "requests_max", b"requests_max", "role", b"role", "version", b"version", "worker_id", b"worker_id"]) -> None: ...
 
 global___DescribeResponse = DescribeResponse
 
@@ -171,10 +175,13 @@ class SubmitRequest(google.protobuf.message.Message):
     HANDOVER_FIELD_NUMBER: builtins.int
     PACE_TOK_S_FIELD_NUMBER: builtins.int
     AGE_NS_FIELD_NUMBER: builtins.int
+    OUTPUT_TOKEN_IDS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request."""
     attempt: builtins.int
-    """n-th try of the request, from 1. Echoed in each delta."""
+    """n-th try of the request, from 1. Echoed in each delta. A leg that has moved has the number of
+    its move in the upper 16 bits, so that one which comes back is not taken for the one that left.
+    """
     leg: global___Leg.ValueType
     """Which part to run."""
     router_id: builtins.str
@@ -184,7 +191,10 @@ class SubmitRequest(google.protobuf.message.Message):
     pace_tok_s: builtins.float
     """Tokens per second that the request's reader reads; unset: nobody knows."""
     age_ns: builtins.int
-    """How long ago the request arrived at the router. Ages, since clocks differ between machines."""
+    """How long ago the request arrived at the router. Ages, since clocks differ between machines.
+    Of a leg that has moved it says when the next token is due: one token's time after, at the
+    reader's pace. So it is negative while he has text left.
+    """
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The prompt."""
@@ -192,6 +202,12 @@ class SubmitRequest(google.protobuf.message.Message):
     @property
     def sampling(self) -> readahead.v1.sampling_pb2.SamplingParams:
         """All fields set by the router."""
+
+    @property
+    def output_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """For a leg that has moved here: its output so far, made by other workers. It is not told again,
+        and `sampling` is that of the whole output.
+        """
 
     def __init__(
         self,
@@ -205,9 +221,10 @@ class SubmitRequest(google.protobuf.message.Message):
         handover: builtins.bytes = ...,
         pace_tok_s: builtins.float | None = ...,
         age_ns: builtins.int | None = ...,
+        output_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_age_ns", b"_age_ns", "_pace_tok_s", b"_pace_tok_s", "age_ns", b"age_ns", "pace_tok_s", b"pace_tok_s", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_age_ns", b"_age_ns", "_pace_tok_s", b"_pace_tok_s", "age_ns", b"age_ns", "attempt", b"attempt", "handover", b"handover", "leg", b"leg", "pace_tok_s", b"pace_tok_s", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "router_id", b"router_id", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_age_ns", b"_age_ns", "_pace_tok_s", b"_pace_tok_s", "age_ns", b"age_ns", "attempt", b"attempt", "handover", b"handover", "leg", b"leg", "output_token_ids", b"output_token_ids", "pace_tok_s", b"pace_tok_s", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "router_id", b"router_id", "sampling", b"sampling"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_age_ns", b"_age_ns"]) -> typing.Literal["age_ns"] | None: ...
     @typing.overload
@@ -260,6 +277,136 @@ class WorkerServiceCancelResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___WorkerServiceCancelResponse = WorkerServiceCancelResponse
+
+@typing.final
+class ReserveLegRequest(google.protobuf.message.Message):
+    """A leg that may come."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: builtins.int
+    ROUTER_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """The request."""
+    attempt: builtins.int
+    """As its Submit will have it."""
+    context_tokens: builtins.int
+    """Prompt and output so far."""
+    router_id: builtins.str
+    """Which Steps stream will get the output."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        context_tokens: builtins.int = ...,
+        router_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "context_tokens", b"context_tokens", "request_id", b"request_id", "router_id", b"router_id"]) -> None: ...
+
+global___ReserveLegRequest = ReserveLegRequest
+
+@typing.final
+class ReserveLegResponse(google.protobuf.message.Message):
+    """Empty: it has a seat."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ReserveLegResponse = ReserveLegResponse
+
+@typing.final
+class StopLegRequest(google.protobuf.message.Message):
+    """Names the leg to stop."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    MOVE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """The request."""
+    attempt: builtins.int
+    """Its try."""
+    move: builtins.int
+    """Counts the request's moves, from 1. One that was called off is never begun again."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        move: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "move", b"move", "request_id", b"request_id"]) -> None: ...
+
+global___StopLegRequest = StopLegRequest
+
+@typing.final
+class StopLegResponse(google.protobuf.message.Message):
+    """What another worker needs to go on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HANDOVER_FIELD_NUMBER: builtins.int
+    OUTPUT_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    handover: builtins.bytes
+    """Give it to the other worker verbatim. Opaque to the router."""
+    @property
+    def output_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """All output of the request, that of earlier workers included."""
+
+    def __init__(
+        self,
+        *,
+        handover: builtins.bytes = ...,
+        output_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["handover", b"handover", "output_token_ids", b"output_token_ids"]) -> None: ...
+
+global___StopLegResponse = StopLegResponse
+
+@typing.final
+class ResumeLegRequest(google.protobuf.message.Message):
+    """Names the move to call off."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    MOVE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """The request."""
+    attempt: builtins.int
+    """Its try."""
+    move: builtins.int
+    """The move."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        move: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "move", b"move", "request_id", b"request_id"]) -> None: ...
+
+global___ResumeLegRequest = ResumeLegRequest
+
+@typing.final
+class ResumeLegResponse(google.protobuf.message.Message):
+    """Empty: it goes on, or is not there."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ResumeLegResponse = ResumeLegResponse
 
 @typing.final
 class StepsRequest(google.protobuf.message.Message):

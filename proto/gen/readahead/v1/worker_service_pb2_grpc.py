@@ -51,6 +51,21 @@ class WorkerServiceStub(object):
                 request_serializer=readahead_dot_v1_dot_worker__service__pb2.WorkerServiceCancelRequest.SerializeToString,
                 response_deserializer=readahead_dot_v1_dot_worker__service__pb2.WorkerServiceCancelResponse.FromString,
                 _registered_method=True)
+        self.ReserveLeg = channel.unary_unary(
+                '/readahead.v1.WorkerService/ReserveLeg',
+                request_serializer=readahead_dot_v1_dot_worker__service__pb2.ReserveLegRequest.SerializeToString,
+                response_deserializer=readahead_dot_v1_dot_worker__service__pb2.ReserveLegResponse.FromString,
+                _registered_method=True)
+        self.StopLeg = channel.unary_unary(
+                '/readahead.v1.WorkerService/StopLeg',
+                request_serializer=readahead_dot_v1_dot_worker__service__pb2.StopLegRequest.SerializeToString,
+                response_deserializer=readahead_dot_v1_dot_worker__service__pb2.StopLegResponse.FromString,
+                _registered_method=True)
+        self.ResumeLeg = channel.unary_unary(
+                '/readahead.v1.WorkerService/ResumeLeg',
+                request_serializer=readahead_dot_v1_dot_worker__service__pb2.ResumeLegRequest.SerializeToString,
+                response_deserializer=readahead_dot_v1_dot_worker__service__pb2.ResumeLegResponse.FromString,
+                _registered_method=True)
         self.Steps = channel.unary_stream(
                 '/readahead.v1.WorkerService/Steps',
                 request_serializer=readahead_dot_v1_dot_worker__service__pb2.StepsRequest.SerializeToString,
@@ -107,6 +122,32 @@ class WorkerServiceServicer(object):
 
     def Cancel(self, request, context):
         """Ends a leg and frees its KV cache. Idempotent; unknown legs are not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReserveLeg(self, request, context):
+        """Keeps a seat for a leg that is on its way here from another worker: until its Submit or its
+        Cancel, or for some seconds. Refused as its Submit would be, and RESOURCE_EXHAUSTED where its KV
+        cache has no room. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopLeg(self, request, context):
+        """Stops a leg that generates, between two engine steps, and offers its KV cache to another
+        worker. Returns once all of its tokens are on their way in Steps. It makes none until
+        ResumeLeg; after some seconds it goes on by itself. NOT_FOUND where it does not generate here,
+        UNIMPLEMENTED where it cannot be moved, CANCELLED for a move that was called off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeLeg(self, request, context):
+        """Calls a move off: its leg goes on where it has stopped. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,6 +213,21 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=readahead_dot_v1_dot_worker__service__pb2.WorkerServiceCancelRequest.FromString,
                     response_serializer=readahead_dot_v1_dot_worker__service__pb2.WorkerServiceCancelResponse.SerializeToString,
+            ),
+            'ReserveLeg': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReserveLeg,
+                    request_deserializer=readahead_dot_v1_dot_worker__service__pb2.ReserveLegRequest.FromString,
+                    response_serializer=readahead_dot_v1_dot_worker__service__pb2.ReserveLegResponse.SerializeToString,
+            ),
+            'StopLeg': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopLeg,
+                    request_deserializer=readahead_dot_v1_dot_worker__service__pb2.StopLegRequest.FromString,
+                    response_serializer=readahead_dot_v1_dot_worker__service__pb2.StopLegResponse.SerializeToString,
+            ),
+            'ResumeLeg': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeLeg,
+                    request_deserializer=readahead_dot_v1_dot_worker__service__pb2.ResumeLegRequest.FromString,
+                    response_serializer=readahead_dot_v1_dot_worker__service__pb2.ResumeLegResponse.SerializeToString,
             ),
             'Steps': grpc.unary_stream_rpc_method_handler(
                     servicer.Steps,
@@ -287,6 +343,87 @@ class WorkerService(object):
             '/readahead.v1.WorkerService/Cancel',
             readahead_dot_v1_dot_worker__service__pb2.WorkerServiceCancelRequest.SerializeToString,
             readahead_dot_v1_dot_worker__service__pb2.WorkerServiceCancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReserveLeg(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/readahead.v1.WorkerService/ReserveLeg',
+            readahead_dot_v1_dot_worker__service__pb2.ReserveLegRequest.SerializeToString,
+            readahead_dot_v1_dot_worker__service__pb2.ReserveLegResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopLeg(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/readahead.v1.WorkerService/StopLeg',
+            readahead_dot_v1_dot_worker__service__pb2.StopLegRequest.SerializeToString,
+            readahead_dot_v1_dot_worker__service__pb2.StopLegResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeLeg(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/readahead.v1.WorkerService/ResumeLeg',
+            readahead_dot_v1_dot_worker__service__pb2.ResumeLegRequest.SerializeToString,
+            readahead_dot_v1_dot_worker__service__pb2.ResumeLegResponse.FromString,
             options,
             channel_credentials,
             insecure,

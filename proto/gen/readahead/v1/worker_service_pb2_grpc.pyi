@@ -45,6 +45,31 @@ class WorkerServiceStub:
     ]
     """Ends a leg and frees its KV cache. Idempotent; unknown legs are not an error."""
 
+    ReserveLeg: grpc.UnaryUnaryMultiCallable[
+        readahead.v1.worker_service_pb2.ReserveLegRequest,
+        readahead.v1.worker_service_pb2.ReserveLegResponse,
+    ]
+    """Keeps a seat for a leg that is on its way here from another worker: until its Submit or its
+    Cancel, or for some seconds. Refused as its Submit would be, and RESOURCE_EXHAUSTED where its KV
+    cache has no room. Idempotent.
+    """
+
+    StopLeg: grpc.UnaryUnaryMultiCallable[
+        readahead.v1.worker_service_pb2.StopLegRequest,
+        readahead.v1.worker_service_pb2.StopLegResponse,
+    ]
+    """Stops a leg that generates, between two engine steps, and offers its KV cache to another
+    worker. Returns once all of its tokens are on their way in Steps. It makes none until
+    ResumeLeg; after some seconds it goes on by itself. NOT_FOUND where it does not generate here,
+    UNIMPLEMENTED where it cannot be moved, CANCELLED for a move that was called off.
+    """
+
+    ResumeLeg: grpc.UnaryUnaryMultiCallable[
+        readahead.v1.worker_service_pb2.ResumeLegRequest,
+        readahead.v1.worker_service_pb2.ResumeLegResponse,
+    ]
+    """Calls a move off: its leg goes on where it has stopped. Idempotent."""
+
     Steps: grpc.UnaryStreamMultiCallable[
         readahead.v1.worker_service_pb2.StepsRequest,
         readahead.v1.worker_service_pb2.StepsResponse,
@@ -109,6 +134,31 @@ class WorkerServiceAsyncStub:
         readahead.v1.worker_service_pb2.WorkerServiceCancelResponse,
     ]
     """Ends a leg and frees its KV cache. Idempotent; unknown legs are not an error."""
+
+    ReserveLeg: grpc.aio.UnaryUnaryMultiCallable[
+        readahead.v1.worker_service_pb2.ReserveLegRequest,
+        readahead.v1.worker_service_pb2.ReserveLegResponse,
+    ]
+    """Keeps a seat for a leg that is on its way here from another worker: until its Submit or its
+    Cancel, or for some seconds. Refused as its Submit would be, and RESOURCE_EXHAUSTED where its KV
+    cache has no room. Idempotent.
+    """
+
+    StopLeg: grpc.aio.UnaryUnaryMultiCallable[
+        readahead.v1.worker_service_pb2.StopLegRequest,
+        readahead.v1.worker_service_pb2.StopLegResponse,
+    ]
+    """Stops a leg that generates, between two engine steps, and offers its KV cache to another
+    worker. Returns once all of its tokens are on their way in Steps. It makes none until
+    ResumeLeg; after some seconds it goes on by itself. NOT_FOUND where it does not generate here,
+    UNIMPLEMENTED where it cannot be moved, CANCELLED for a move that was called off.
+    """
+
+    ResumeLeg: grpc.aio.UnaryUnaryMultiCallable[
+        readahead.v1.worker_service_pb2.ResumeLegRequest,
+        readahead.v1.worker_service_pb2.ResumeLegResponse,
+    ]
+    """Calls a move off: its leg goes on where it has stopped. Idempotent."""
 
     Steps: grpc.aio.UnaryStreamMultiCallable[
         readahead.v1.worker_service_pb2.StepsRequest,
@@ -180,6 +230,37 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[readahead.v1.worker_service_pb2.WorkerServiceCancelResponse, collections.abc.Awaitable[readahead.v1.worker_service_pb2.WorkerServiceCancelResponse]]:
         """Ends a leg and frees its KV cache. Idempotent; unknown legs are not an error."""
+
+    @abc.abstractmethod
+    def ReserveLeg(
+        self,
+        request: readahead.v1.worker_service_pb2.ReserveLegRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[readahead.v1.worker_service_pb2.ReserveLegResponse, collections.abc.Awaitable[readahead.v1.worker_service_pb2.ReserveLegResponse]]:
+        """Keeps a seat for a leg that is on its way here from another worker: until its Submit or its
+        Cancel, or for some seconds. Refused as its Submit would be, and RESOURCE_EXHAUSTED where its KV
+        cache has no room. Idempotent.
+        """
+
+    @abc.abstractmethod
+    def StopLeg(
+        self,
+        request: readahead.v1.worker_service_pb2.StopLegRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[readahead.v1.worker_service_pb2.StopLegResponse, collections.abc.Awaitable[readahead.v1.worker_service_pb2.StopLegResponse]]:
+        """Stops a leg that generates, between two engine steps, and offers its KV cache to another
+        worker. Returns once all of its tokens are on their way in Steps. It makes none until
+        ResumeLeg; after some seconds it goes on by itself. NOT_FOUND where it does not generate here,
+        UNIMPLEMENTED where it cannot be moved, CANCELLED for a move that was called off.
+        """
+
+    @abc.abstractmethod
+    def ResumeLeg(
+        self,
+        request: readahead.v1.worker_service_pb2.ResumeLegRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[readahead.v1.worker_service_pb2.ResumeLegResponse, collections.abc.Awaitable[readahead.v1.worker_service_pb2.ResumeLegResponse]]:
+        """Calls a move off: its leg goes on where it has stopped. Idempotent."""
 
     @abc.abstractmethod
     def Steps(

@@ -54,3 +54,10 @@ EVENT_WENT_IDLE: Final = "went_idle"
 """The reader has read all that was delivered, and waits."""
 EVENT_RESUMED: Final = "resumed"
 """He got text again; `readahead.idle_s` is how long he waited this time."""
+
+# Events of a router's `decode`.
+EVENT_MOVE: Final = "move"
+"""A move to another worker has come so far, or was called off."""
+MOVE_STAGE: Final = "readahead.move_stage"
+"""A member of `readahead.router.moves.MoveStage`, or "called_off"."""
+MOVE_TARGET: Final = "readahead.move_target"

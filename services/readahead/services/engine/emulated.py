@@ -23,7 +23,12 @@ from readahead.core.planning.sequence import Sequence
 from readahead.core.request import FinishReason, Leg
 from readahead.runtime.clock import monotonic_s
 from readahead.services.config import EngineConfig, KvConfig
-from readahead.services.engine.emulated_leg import EmulatedLeg, failed
+from readahead.services.engine.emulated_leg import (
+    EmulatedLeg,
+    failed,
+    sequence_of,
+    stop_matcher_of,
+)
 from readahead.services.engine.emulated_link import (
     BLOCK_WIRE_BYTES,
     Handover,
@@ -32,18 +37,18 @@ from readahead.services.engine.emulated_link import (
     serve_pull,
 )
 from readahead.services.engine.emulated_profile import EmulatedProfile
-from readahead.services.engine.emulated_text import StopMatcher, checksum
+from readahead.services.engine.emulated_text import checksum
 from readahead.services.engine.engine import (
     EngineDescription,
     EngineState,
     LegEnd,
     LegKey,
+    LegOffer,
     LegOutput,
     LegRequest,
     ReaderUpdate,
 )
 from readahead.services.engine.vllm_scheduler_names import STOCK, make_engine_policy
-from readahead.services.engine.vllm_scheduler_sequences import PACE_TOK_S
 
 LATE_S_MAX = 0.25
 """An engine later than this drops the time it lost: a machine that stalled does not make it catch
@@ -111,6 +116,7 @@ class EmulatedEngine:
             kv_blocks=self._profile.kv_blocks,
             requests_max=self._profile.requests_max,
             handover_lease_s=float(self._kv.lease_s) if self._role is Role.PREFILL else 0.0,
+            moves_legs=True,
         )
 
     async def run(self, request: LegRequest) -> AsyncIterator[LegOutput]:
@@ -122,8 +128,9 @@ class EmulatedEngine:
                 is_over = output.end is not None
                 yield output
         finally:
-            if leg.end is not None and leg.end.handover and not is_over:
-                self._handovers.release([request.key])  # nobody will ever know of it
+            is_unheard = leg.end is not None and leg.end.handover and not is_over
+            if is_unheard or leg.is_offered:
+                self._handovers.release([request.key])  # nobody will pull it any more
             self._legs.pop(leg.sequence, None)
             self._batch.end(leg.sequence)
             self._news.set()
@@ -162,6 +169,42 @@ class EmulatedEngine:
     async def release_handovers(self, keys: Iterable[LegKey]) -> None:
         self._handovers.release(keys)
 
+    async def offer_leg(self, key: LegKey) -> LegOffer:
+        leg = self._leg(key)
+        if leg is None or leg.end is not None or leg.sequence not in self._batch.running:
+            raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "the leg does not generate here")
+        if not leg.output_tokens or leg.request.leg is Leg.PREFILL:
+            raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "the leg has made no token yet")
+        sequence = leg.sequence
+        blocks, sequence.blocks = sequence.blocks, 0  # kept, where `end` would free them
+        self._batch.end(sequence)
+        handover = self._keep(leg, tokens=sequence.known, blocks=blocks)
+        leg.is_offered = True
+        return LegOffer(handover=handover, output_tokens=leg.output_tokens)
+
+    async def resume_leg(self, key: LegKey) -> None:
+        leg = self._leg(key)
+        if leg is None or not leg.is_offered:
+            return
+        del self._legs[leg.sequence]
+        blocks = self._handovers.take_back(key)
+        made = leg.output_tokens
+        leg.sequence = sequence_of(
+            leg.request,
+            made=made,
+            output_tokens_max=leg.made_before + leg.sequence.output_tokens_max,
+            is_pulled=False,
+            now=monotonic_s(),
+        )
+        leg.made_before, leg.is_offered = made, False
+        self._legs[leg.sequence] = leg
+        if blocks:
+            leg.sequence.blocks, leg.sequence.computed = blocks, leg.sequence.known - 1
+            self._batch.running.append(leg.sequence)
+        else:  # another engine has pulled it, and was lost: it is computed again
+            self._batch.add(leg.sequence)
+        self._news.set()
+
     async def is_healthy(self) -> bool:
         return self._task is not None and not self._task.done()
 
@@ -174,7 +217,36 @@ class EmulatedEngine:
         """Asserts that every KV block is accounted for."""
         self._batch.check(held_blocks=self._handovers.blocks)
 
+    def _leg(self, key: LegKey) -> EmulatedLeg | None:
+        return next((leg for leg in self._legs.values() if leg.request.key == key), None)
+
     def _admit(self, request: LegRequest) -> EmulatedLeg:
+        self._check(request)
+        room = self._profile.context_tokens_max - len(request.prompt_token_ids)
+        made = len(request.output_token_ids)
+        state, now = checksum(request.prompt_token_ids), monotonic_s()
+        state = checksum(request.output_token_ids, before=state)
+        leg = EmulatedLeg(
+            request=request,
+            sequence=sequence_of(
+                request,
+                made=made,
+                output_tokens_max=min(request.sampling.max_tokens, room),
+                is_pulled=request.leg is Leg.DECODE,
+                now=now,
+            ),
+            state=state,
+            stop=stop_matcher_of(request),
+            submitted_at=now,
+            handover=_handover(request, checksum_so_far=state),
+            made_before=made,
+        )
+        self._legs[leg.sequence] = leg
+        self._batch.add(leg.sequence)
+        self._news.set()
+        return leg
+
+    def _check(self, request: LegRequest) -> None:
         prompt_tokens = len(request.prompt_token_ids)
         if self._task is None or self._task.done():
             raise ReadaheadError(Reason.ENGINE_FAILED, "the engine has stopped")
@@ -188,30 +260,12 @@ class EmulatedEngine:
                 f"context of {self._profile.context_tokens_max}",
                 parameter="prompt",
             )
+        if len(request.output_token_ids) >= min(request.sampling.max_tokens, room):
+            raise ReadaheadError(
+                Reason.INVALID_REQUEST, "its output is whole", parameter="output_token_ids"
+            )
         if request.leg is Leg.PREFILL and self._role is not Role.PREFILL:
             raise ReadaheadError(Reason.UNSUPPORTED, "a decode worker makes no handovers")
-        state, now = checksum(request.prompt_token_ids), monotonic_s()
-        leg = EmulatedLeg(
-            request=request,
-            sequence=Sequence(
-                request_id=request.key[0],
-                attempt=request.key[1],
-                prompt_tokens=prompt_tokens,
-                output_tokens_max=min(request.sampling.max_tokens, room),
-                arrived_at=now if request.arrived_at is None else request.arrived_at,
-                pace_tok_s=request.pace_tok_s or PACE_TOK_S,
-                is_pulled=request.leg is Leg.DECODE,
-                is_prefill_only=request.leg is Leg.PREFILL,
-            ),
-            state=state,
-            stop=StopMatcher(request.sampling.stop),
-            submitted_at=now,
-            handover=_handover(request, prompt_checksum=state),
-        )
-        self._legs[leg.sequence] = leg
-        self._batch.add(leg.sequence)
-        self._news.set()
-        return leg
 
     async def _main(self, server: asyncio.Server) -> None:
         try:
@@ -258,21 +312,22 @@ class EmulatedEngine:
         if leg.sequence.generated == 1:
             leg.time_first_token(monotonic_s())
         if leg.request.leg is Leg.PREFILL:
-            leg.say_end(LegEnd(finish_reason=FinishReason.LENGTH, handover=self._keep(leg)))
+            blocks = self._batch.end_keeping_kv(leg.sequence)
+            handover = self._keep(leg, tokens=leg.sequence.prompt_tokens, blocks=blocks)
+            leg.say_end(LegEnd(finish_reason=FinishReason.LENGTH, handover=handover))
             return
         leg.say_token(vocabulary_tokens=self._profile.vocabulary_tokens)
         if leg.end is not None:
             self._batch.end(leg.sequence)
 
-    def _keep(self, leg: EmulatedLeg) -> bytes:
-        """Holds a prompt's KV for another worker; returns what that one needs."""
-        blocks = self._batch.end_keeping_kv(leg.sequence)
+    def _keep(self, leg: EmulatedLeg, *, tokens: int, blocks: int) -> bytes:
+        """Holds a leg's KV for another worker; returns what that one needs."""
         request_id, attempt = leg.request.key
         handover = Handover(
             request_id=request_id,
             attempt=attempt,
             source=self._source,
-            prompt_tokens=leg.sequence.prompt_tokens,
+            prompt_tokens=tokens,
             prompt_checksum=leg.state,
             wire_bytes=blocks * BLOCK_WIRE_BYTES,
         )
@@ -313,7 +368,7 @@ class EmulatedEngine:
             leg.say_end(failed(cause))
 
 
-def _handover(request: LegRequest, *, prompt_checksum: int) -> Handover | None:
+def _handover(request: LegRequest, *, checksum_so_far: int) -> Handover | None:
     """What a decode leg is to pull.
 
     Raises:
@@ -322,7 +377,7 @@ def _handover(request: LegRequest, *, prompt_checksum: int) -> Handover | None:
     if request.leg is not Leg.DECODE:
         return None
     handover = Handover.decode(request.handover)
-    if handover.prompt_checksum != prompt_checksum:
+    if handover.prompt_checksum != checksum_so_far:
         raise ReadaheadError(
             Reason.INVALID_REQUEST, "the handover is that of another prompt", parameter="handover"
         )

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from readahead.core.errors import Reason
 from readahead.core.planning.sequence import Sequence
-from readahead.core.request import FinishReason
+from readahead.core.request import FinishReason, Leg
 from readahead.services.engine.emulated_link import Handover
 from readahead.services.engine.emulated_text import StopMatcher, next_token, token_text
 from readahead.services.engine.engine import LegEnd, LegOutput, LegRequest
+from readahead.services.engine.vllm_scheduler_sequences import PACE_TOK_S
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -21,19 +22,31 @@ class EmulatedLeg:
 
     request: LegRequest
     sequence: Sequence
+    """Another one after it has stopped and gone on."""
     state: int
     """Checksum of all tokens so far; the next token follows from it."""
     stop: StopMatcher
     submitted_at: float
     handover: Handover | None = None
     """For a decode leg: what to pull."""
+    made_before: int
+    """Output tokens that are part of the sequence's prompt: other workers made them, or this one
+    before it stopped."""
     scheduled_at: float | None = None
     end: LegEnd | None = None
+    is_offered: bool = False
+    """It has stopped, and another engine may pull its KV."""
+    _is_timed: bool = False
     _token_ids: list[int] = field(default_factory=list)
     _texts: list[str] = field(default_factory=list)
     _wait_s: float | None = None
     _first_token_s: float | None = None
     _waiter: asyncio.Future[None] | None = None
+
+    @property
+    def output_tokens(self) -> int:
+        """Made so far, by whichever worker."""
+        return self.made_before + self.sequence.generated
 
     def say_token(self, *, vocabulary_tokens: int) -> None:
         """Makes the next token, and the end if it is the last one."""
@@ -41,7 +54,7 @@ class EmulatedLeg:
         self.state = zlib.crc32(token_id.to_bytes(4, sys.byteorder), self.state)
         self._token_ids.append(token_id)
         text, is_stopped = token_text(token_id), False
-        if self.sequence.generated > self.request.sampling.min_tokens:
+        if self.output_tokens > self.request.sampling.min_tokens:
             text, is_stopped = self.stop.push(text)
         if is_stopped:
             self.end = LegEnd(finish_reason=FinishReason.STOP)
@@ -59,7 +72,10 @@ class EmulatedLeg:
             self._wake()
 
     def time_first_token(self, now: float) -> None:
-        """Notes where the time to the first token went."""
+        """Notes where the time to the leg's first token went; later tokens change nothing."""
+        if self._is_timed:
+            return
+        self._is_timed = True
         scheduled_at = self.submitted_at if self.scheduled_at is None else self.scheduled_at
         self._wait_s = scheduled_at - self.submitted_at
         self._first_token_s = now - scheduled_at
@@ -83,6 +99,38 @@ class EmulatedLeg:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def sequence_of(
+    request: LegRequest, *, made: int, output_tokens_max: int, is_pulled: bool, now: float
+) -> Sequence:
+    """The rest of a leg, as the scheduler sees it.
+
+    Args:
+        request: the leg.
+        made: its output tokens so far; they count as prompt.
+        output_tokens_max: of its whole output.
+        is_pulled: its KV comes from another worker.
+        now: seconds on the engine's clock.
+    """
+    return Sequence(
+        request_id=request.key[0],
+        attempt=request.key[1],
+        prompt_tokens=len(request.prompt_token_ids) + made,
+        output_tokens_max=output_tokens_max - made,
+        arrived_at=now if request.arrived_at is None else request.arrived_at,
+        pace_tok_s=request.pace_tok_s or PACE_TOK_S,
+        is_pulled=is_pulled,
+        is_prefill_only=request.leg is Leg.PREFILL,
+    )
+
+
+def stop_matcher_of(request: LegRequest) -> StopMatcher:
+    """As it is after the output that other workers made."""
+    matcher = StopMatcher(request.sampling.stop)
+    for token_id in request.output_token_ids[request.sampling.min_tokens :]:
+        matcher.push(token_text(token_id))
+    return matcher
 
 
 def failed(message: str) -> LegEnd:

@@ -117,6 +117,11 @@ class Handovers:
             if (held := self._held.pop(key, None)) is not None:
                 self.give(held.blocks)
 
+    def take_back(self, key: LegKey) -> int:
+        """Ends a handover. Returns its blocks, for whoever computed them; 0 if it is not here."""
+        held = self._held.pop(key, None)
+        return 0 if held is None else held.blocks
+
     def expire(self) -> None:
         """Frees those whose lease has run out."""
         now = self.now()

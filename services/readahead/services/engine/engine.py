@@ -28,6 +28,8 @@ class EngineDescription:
     requests_max: int
     handover_lease_s: float
     """0 iff the engine makes no handovers."""
+    moves_legs: bool = False
+    """Whether a leg that generates can go on at another engine of this kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,10 @@ class LegRequest:
     prompt_token_ids: Sequence[int]
     sampling: Sampling
     handover: bytes = b""
-    """For Leg.DECODE: what the prefill leg's end brought, verbatim."""
+    """For Leg.DECODE: what the prefill leg's end brought, or another engine's offer, verbatim."""
+    output_token_ids: Sequence[int] = ()
+    """For a leg that has moved here: its output so far. It is not told again, and `sampling` is
+    that of the whole output."""
     pace_tok_s: float | None = None
     """Tokens per second that its user reads; None: nobody said."""
     arrived_at: float | None = None
@@ -98,6 +103,16 @@ class LegOutput:
     """With the first token: from submission to the engine's first scheduling, KV pull included."""
     first_token_s: float | None = None
     """With the first token: from there to the first token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegOffer:
+    """A leg that has stopped, so that another engine can go on with it."""
+
+    handover: bytes
+    output_tokens: int
+    """Its output so far, what other engines made of it included. The last of it may still be on
+    its way out of `run`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +204,22 @@ class Engine(Protocol):
 
     async def release_handovers(self, keys: Iterable[LegKey]) -> None:
         """Frees KV that nobody will pull. Unknown keys are ignored."""
+        ...
+
+    async def offer_leg(self, key: LegKey) -> LegOffer:
+        """Stops a leg that generates, between two iterations, and offers its KV to another engine.
+
+        It makes no token until `resume_leg`, and frees all that it has when its `run` is closed.
+
+        Raises:
+            ReadaheadError: UNSUPPORTED; it cannot be moved. REQUEST_NOT_FOUND; it does not
+                generate here, or has just ended. OVERLOADED; there is no room for its KV.
+                ENGINE_FAILED; the engine is dead.
+        """
+        ...
+
+    async def resume_leg(self, key: LegKey) -> None:
+        """Lets a leg go on that has stopped. Others are left as they are."""
         ...
 
     async def is_healthy(self) -> bool:

@@ -28,11 +28,12 @@ from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import Leg, RequestId
 from readahead.runtime.clock import monotonic_s
 from readahead.services.config import EngineConfig, KvConfig
-from readahead.services.engine import vllm_request
+from readahead.services.engine import vllm_handover, vllm_moved, vllm_request
 from readahead.services.engine.engine import (
     EngineDescription,
     EngineState,
     LegKey,
+    LegOffer,
     LegOutput,
     LegRequest,
     ReaderUpdate,
@@ -49,6 +50,12 @@ from readahead.services.engine.vllm_slack import BOARD_VARIABLE, ReaderNews, Sla
 
 _CLEANUP_S_MAX = 5.0
 """Longest wait for the core to take a release; a core that is stuck longer is killed anyway."""
+_SETTLE_LOOKS_MAX = 8
+"""Looks at a leg that has stopped, a step apart. With asynchronous scheduling its last tokens come
+a step or two later. Drafts that come to nothing may leave it short of what its KV has; then some
+looks without news say that no more will come."""
+_QUIET_LOOKS = 3
+"""Looks without news after which nothing is under way: more than vLLM schedules ahead."""
 
 
 def engine_request_id(key: LegKey) -> str:
@@ -75,6 +82,8 @@ class VllmEngine:
         self._description = description
         self._board = board
         self._slots: dict[LegKey, Slot] = {}
+        self._running: dict[LegKey, LegRequest] = {}
+        self._offered: set[LegKey] = set()
         self._vocabulary_tokens: int = llm.model_config.get_vocab_size()
 
     @classmethod
@@ -116,6 +125,7 @@ class VllmEngine:
             kv_blocks=usable_blocks(settings),
             requests_max=settings.scheduler_config.max_num_seqs,
             handover_lease_s=float(kv.lease_s) if role is Role.PREFILL else 0.0,
+            moves_legs=kv.backend == "grpc",
         )
         return cls(llm, loads[0], description, board)
 
@@ -136,12 +146,15 @@ class VllmEngine:
             slot=slot,
         )
         is_first, is_ended = True, False
+        token_ids = [*request.prompt_token_ids, *request.output_token_ids]
+        text = vllm_moved.MovedText(llm.tokenizer, request) if request.output_token_ids else None
         try:
             params = vllm_request.sampling_params(request, self._description, facts=facts)
+            self._running[request.key] = request
             if slot is not None:
                 self._slots[request.key] = slot
             outputs = llm.generate(
-                tokens_input(list(request.prompt_token_ids)),
+                tokens_input(token_ids),
                 params,
                 engine_request_id(request.key),
             )
@@ -149,17 +162,26 @@ class VllmEngine:
                 async for output in outputs:
                     news = vllm_request.leg_output(request.leg, output, is_first=is_first)
                     is_first = is_first and not output.outputs[0].token_ids
+                    if text is not None:
+                        stopped = output.outputs[0].finish_reason == "stop"
+                        news = text.told(news, ends_on_token=stopped)
                     is_ended = news.end is not None
                     yield news
+                    if is_ended and not output.finished:
+                        break  # by a stop string that vLLM does not know of
         except vllm_request.ENGINE_ERRORS as error:
             raise vllm_request.translated(error, is_engine_dead=llm.errored) from error
         finally:
             if slot is not None:
                 self._slots.pop(request.key, None)
                 self._board.close_slot(slot)
-            if request.leg is Leg.PREFILL and not is_ended:
+            self._running.pop(request.key, None)
+            is_offered = request.key in self._offered
+            self._offered.discard(request.key)
+            if is_offered or (request.leg is Leg.PREFILL and not is_ended):
                 # The prompt may have been done before the abort reached the core; its KV would
                 # then wait for a pull that never comes.
+                # So would that of a leg that stopped for a move: who moves has pulled it by now.
                 await self._release_quietly(request.key)
 
     def load(self) -> WorkerLoad:
@@ -210,6 +232,38 @@ class VllmEngine:
         """Frees KV that nobody will pull, at the core's next step."""
         await self._call("readahead_release", [engine_request_id(key) for key in keys])
 
+    async def offer_leg(self, key: LegKey) -> LegOffer:
+        """Parks a leg, and has its copy in host memory wait for another engine."""
+        request = self._running.get(key)
+        if request is None:
+            raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "The leg does not run here.")
+        if not self._description.moves_legs:
+            raise ReadaheadError(Reason.UNSUPPORTED, "Moving a leg needs kv.backend grpc.")
+        vllm_moved.check_movable(request)
+        engine_id = engine_request_id(key)
+        self._offered.add(key)
+        parked, params, legs = await self._call_in_order(
+            ("readahead_park", [engine_id]),
+            ("readahead_offer", engine_id),
+            ("readahead_parked",),
+        )
+        if refusal := parked[engine_id]:
+            self._offered.discard(key)
+            raise ReadaheadError(Reason(refusal), "The engine does not let the leg stop.")
+        if not params:
+            raise ReadaheadError(Reason.ENGINE_FAILED, "The engine has not kept the leg's KV.")
+        tokens = await self._settled_tokens(engine_id, legs)
+        return LegOffer(
+            handover=vllm_handover.encode(params),
+            output_tokens=tokens - len(request.prompt_token_ids),
+        )
+
+    async def resume_leg(self, key: LegKey) -> None:
+        """Takes a parked leg back; its copy is loaded as soon as there are blocks for it."""
+        if key in self._offered:
+            self._offered.discard(key)
+            await self._call("readahead_resume", [engine_request_id(key)])
+
     async def is_healthy(self) -> bool:
         """Iff the engine core lives and its output is read."""
         return self._llm is not None and not self._llm.errored
@@ -236,6 +290,24 @@ class VllmEngine:
         await asyncio.to_thread(llm.engine_core.resources.ctx.destroy, 0)
         self._board.close()
 
+    async def _settled_tokens(self, engine_id: str, legs: Mapping[str, Any]) -> int:
+        """Prompt and output of a parked leg, once no token is under way.
+
+        Args:
+            engine_id: the leg's.
+            legs: what is parked, as of its park.
+        """
+        tokens = quiet = 0
+        for _ in range(_SETTLE_LOOKS_MAX):
+            if (leg := legs.get(engine_id)) is None:
+                raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "The leg has just ended.")
+            quiet = quiet + 1 if leg["tokens"] == tokens else 0
+            tokens = int(leg["tokens"])
+            if tokens == leg["copied_tokens"] + 1 or quiet == _QUIET_LOOKS:
+                return tokens
+            legs = await self._call("readahead_parked")
+        raise ReadaheadError(Reason.ENGINE_FAILED, "The leg's last tokens did not come.")
+
     def _live(self) -> AsyncLLM:
         if self._llm is None:
             raise ReadaheadError(Reason.ENGINE_FAILED, "The engine is closed.")
@@ -247,6 +319,19 @@ class VllmEngine:
                 await self.release_handovers([key])
         except (TimeoutError, ReadaheadError):
             pass  # the lease frees it, or the engine is dead and holds nothing
+
+    async def _call_in_order(self, *calls: tuple[Any, ...]) -> list[Any]:
+        """Utility calls that are sent at once and run one after the other."""
+        failure: BaseException | None = None
+        running: list[asyncio.Task[Any]] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(self._call(*each)) for each in calls]
+        except* ReadaheadError as errors:
+            failure = errors.exceptions[0]
+        if failure is not None:
+            raise failure
+        return [each.result() for each in running]
 
     async def _call(self, method: str, *args: Any) -> Any:
         """Runs a utility call in the engine core, between two steps."""

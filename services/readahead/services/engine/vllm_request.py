@@ -11,7 +11,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import FinishReason, Leg
-from readahead.services.engine import vllm_handover
+from readahead.services.engine import vllm_handover, vllm_moved
 from readahead.services.engine.engine import (
     EngineDescription,
     LegEnd,
@@ -62,10 +62,14 @@ def _sampling_params(
     if request.leg is Leg.DECODE:
         extra_args["kv_transfer_params"] = vllm_handover.decode(
             request.handover,
-            prompt_tokens=len(request.prompt_token_ids),
+            prompt_tokens=len(request.prompt_token_ids) + len(request.output_token_ids),
             block_tokens=description.block_tokens,
         )
-    return _generating_params(request.sampling, extra_args)
+    if not request.output_token_ids:
+        return _generating_params(request.sampling, extra_args)
+    params = _generating_params(vllm_moved.rest_of(request), extra_args)
+    params.detokenize = False
+    return params
 
 
 def _generating_params(sampling: Sampling, extra_args: dict[str, Any]) -> SamplingParams:
@@ -96,8 +100,8 @@ def check_prompt(
     Raises:
         ReadaheadError: INVALID_REQUEST or CONTEXT_TOO_LONG.
     """
-    ids = request.prompt_token_ids
-    if not ids:
+    ids = [*request.prompt_token_ids, *request.output_token_ids]
+    if not request.prompt_token_ids:
         raise ReadaheadError(
             Reason.INVALID_REQUEST, "The prompt is empty.", parameter="prompt_token_ids"
         )

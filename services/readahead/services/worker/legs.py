@@ -6,7 +6,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import cast
 
 import structlog
@@ -17,7 +16,10 @@ from readahead.core.request import Leg
 from readahead.runtime.telemetry import attributes, traces
 from readahead.services.engine.engine import Engine, LegEnd, LegKey, LegOutput, LegRequest
 from readahead.services.worker import metrics
+from readahead.services.worker.arrivals import Reservations
+from readahead.services.worker.departures import Departures
 from readahead.services.worker.identity import WorkerIdentity
+from readahead.services.worker.running_leg import RunningLeg
 from readahead.services.worker.steps import StepStream
 
 REMEMBERED_MAX = 8192
@@ -25,16 +27,6 @@ REMEMBERED_MAX = 8192
 A worker that ends 800 legs a second remembers ten seconds, twice the longest unary deadline."""
 
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True, eq=False)
-class _RunningLeg:
-    request: LegRequest
-    stream: StepStream
-    span: Span
-    task: asyncio.Task[None] | None = None
-    end: LegEnd | None = None
-    tokens: int = 0
 
 
 class Legs:
@@ -52,10 +44,12 @@ class Legs:
         self._identity = identity
         self._tasks = tasks
         self._on_engine_failed = on_engine_failed
-        self._running: dict[LegKey, _RunningLeg] = {}
+        self._running: dict[LegKey, RunningLeg] = {}
         self._over: OrderedDict[LegKey, Leg | None] = OrderedDict()
         self._idle = asyncio.Event()
         self._idle.set()
+        self.departures = Departures(engine, self._running.get, tasks=tasks)
+        self.reservations = Reservations(engine)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -83,17 +77,33 @@ class Legs:
             raise ReadaheadError(Reason.CANCELLED, "this attempt was cancelled")
         return leg is request.leg
 
+    def check_not_over(self, key: LegKey) -> None:
+        """Whether a leg of this name may still come.
+
+        Raises:
+            ReadaheadError: CANCELLED; it was cancelled. INVALID_REQUEST; it is here, or has been.
+        """
+        if key in self._running or self._over.get(key) is not None:
+            raise ReadaheadError(Reason.INVALID_REQUEST, "a leg of this attempt has come already")
+        if key in self._over:
+            raise ReadaheadError(Reason.CANCELLED, "this attempt was cancelled")
+
     def start(self, request: LegRequest, stream: StepStream, *, headers: Mapping[str, str]) -> None:
         """Gives a leg to the engine."""
-        leg = _RunningLeg(request, stream, self._span(request, headers))
+        leg = RunningLeg(request, stream, self._span(request, headers))
         self._running[request.key] = leg
+        self.reservations.end(request.key)
         self._idle.clear()
-        metrics.PROMPT_TOKENS.inc(len(request.prompt_token_ids))
+        if request.output_token_ids:
+            metrics.ARRIVALS.inc()
+        else:
+            metrics.PROMPT_TOKENS.inc(len(request.prompt_token_ids))
         leg.task = self._tasks.create_task(self._run(leg))
         leg.task.add_done_callback(lambda _: self._forget(leg))
 
     def cancel(self, key: LegKey) -> None:
         """Ends a leg; an attempt that is not here yet will be refused."""
+        self.reservations.end(key)
         leg = self._running.get(key)
         if leg is None:
             self._remember(key, None)
@@ -115,14 +125,15 @@ class Legs:
         """Returns once no leg runs."""
         await self._idle.wait()
 
-    def _stop(self, leg: _RunningLeg, end: LegEnd) -> None:
+    def _stop(self, leg: RunningLeg, end: LegEnd) -> None:
         if leg.end is None:
             leg.end = end
             leg.stream.put(leg.request.key, LegOutput(end=end))
+            leg.told()
         assert leg.task is not None
         leg.task.cancel()  # also a leg that has said its end: closing its output takes no time
 
-    async def _run(self, leg: _RunningLeg) -> None:
+    async def _run(self, leg: RunningLeg) -> None:
         try:
             # The protocol promises that closing early aborts, which is what generators do.
             outputs = cast("AsyncGenerator[LegOutput, None]", self._engine.run(leg.request))
@@ -145,28 +156,31 @@ class Legs:
                 leg, LegEnd(error_reason=Reason.BUG, error_message="the engine said no end")
             )
 
-    def _tell(self, leg: _RunningLeg, output: LegOutput) -> None:
+    def _tell(self, leg: RunningLeg, output: LegOutput) -> None:
         if leg.end is not None:  # cancelled, and the task has yet to notice
             return
-        leg.tokens += len(output.token_ids)
+        leg.output_token_ids.extend(output.token_ids)
         if output.wait_s is not None and output.first_token_s is not None:
             metrics.WAIT_SECONDS.labels(leg.request.leg).observe(output.wait_s)
             metrics.FIRST_TOKEN_SECONDS.labels(leg.request.leg).observe(output.first_token_s)
         leg.end = output.end
         leg.stream.put(leg.request.key, output)
+        leg.told()
         if leg.end is not None and leg.end.error_reason is Reason.ENGINE_FAILED:
             self._on_engine_failed()
 
-    def _give_up(self, leg: _RunningLeg, end: LegEnd) -> None:
+    def _give_up(self, leg: RunningLeg, end: LegEnd) -> None:
         if leg.end is None:
             self._tell(leg, LegOutput(end=end))
 
-    def _forget(self, leg: _RunningLeg) -> None:
+    def _forget(self, leg: RunningLeg) -> None:
         """The task is over, on whichever way."""
         if leg.end is None:  # cancelled from above, before or after its first step
             self._tell(leg, LegOutput(end=LegEnd(error_reason=Reason.CANCELLED)))
         assert leg.end is not None
         del self._running[leg.request.key]
+        if leg.guard is not None:
+            leg.guard.cancel()
         is_cancelled = leg.end.error_reason is Reason.CANCELLED
         self._remember(leg.request.key, None if is_cancelled else leg.request.leg)
         outcome = leg.end.finish_reason or leg.end.error_reason or Reason.BUG
@@ -198,8 +212,9 @@ class Legs:
             },
         )
 
-    def _end_span(self, leg: _RunningLeg, end: LegEnd) -> None:
-        leg.span.set_attribute(attributes.OUTPUT_TOKENS, leg.tokens)
+    def _end_span(self, leg: RunningLeg, end: LegEnd) -> None:
+        made = len(leg.output_token_ids) - len(leg.request.output_token_ids)
+        leg.span.set_attribute(attributes.OUTPUT_TOKENS, made)
         if end.finish_reason is not None:
             leg.span.set_attribute(attributes.FINISH_REASONS, (end.finish_reason.value,))
         elif end.error_reason is not None:

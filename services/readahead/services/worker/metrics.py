@@ -28,6 +28,13 @@ FIRST_TOKEN_SECONDS = Histogram(
     ["leg"],
     buckets=_SECONDS,
 )
+STOPS = Counter(
+    "readahead_worker_stops_total",
+    "Legs asked to stop for a move to another worker: stopped, or why not",
+    ["outcome"],
+)
+"""outcome: stopped, or a reason of the closed set in lower case."""
+ARRIVALS = Counter("readahead_worker_arrivals_total", "Legs that came from another worker")
 STEP_MESSAGES = Counter("readahead_worker_step_messages_total", "Messages on Steps streams")
 RUNNING = Gauge("readahead_worker_requests_running", "Requests in the running batch")
 WAITING = Gauge("readahead_worker_requests_waiting", "Requests that wait in the engine")

@@ -11,7 +11,7 @@ import structlog
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import Leg
 from readahead.runtime.clock import monotonic_s
-from readahead.services.engine.engine import Engine, LegRequest
+from readahead.services.engine.engine import Engine, LegKey
 from readahead.services.worker import metrics, wire
 from readahead.services.worker.identity import WorkerIdentity
 from readahead.services.worker.legs import Legs
@@ -74,7 +74,12 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
         try:
             leg = wire.leg_request(request, now=monotonic_s())
             if not self._legs.is_known(leg):
-                stream = self._place_for(leg, request.router_id)
+                stream = self._place_for(
+                    leg.key,
+                    request.router_id,
+                    context_tokens=len(leg.prompt_token_ids) + len(leg.output_token_ids),
+                    makes_handover=leg.leg is Leg.PREFILL,
+                )
                 self._legs.start(leg, stream, headers=_headers(context))
         except ReadaheadError as error:
             metrics.REFUSALS.labels(error.reason.lower()).inc()
@@ -107,6 +112,39 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
             self._end(stream)
             _log.info("router_disconnected", router_id=request.router_id)
 
+    async def ReserveLeg(
+        self, request: pb.ReserveLegRequest, context: _Context
+    ) -> pb.ReserveLegResponse:
+        key, tokens = wire.leg_key(request.request_id, request.attempt), request.context_tokens
+        try:
+            if not self._engine.description.moves_legs:
+                raise ReadaheadError(Reason.UNSUPPORTED, "this worker's legs do not move")
+            self._legs.check_not_over(key)
+            self._place_for(key, request.router_id, context_tokens=tokens)
+            self._legs.reservations.keep(key, context_tokens=tokens)
+        except ReadaheadError as error:
+            metrics.REFUSALS.labels(error.reason.lower()).inc()
+            raise
+        return pb.ReserveLegResponse()
+
+    async def StopLeg(self, request: pb.StopLegRequest, context: _Context) -> pb.StopLegResponse:
+        key, move = wire.move_of(request)
+        try:
+            stopped = await self._legs.departures.stop(key, move)
+        except ReadaheadError as error:
+            metrics.STOPS.labels(error.reason.lower()).inc()
+            raise
+        metrics.STOPS.labels("stopped").inc()
+        return pb.StopLegResponse(
+            handover=stopped.handover, output_token_ids=stopped.output_token_ids
+        )
+
+    async def ResumeLeg(
+        self, request: pb.ResumeLegRequest, context: _Context
+    ) -> pb.ResumeLegResponse:
+        await self._legs.departures.resume(*wire.move_of(request))
+        return pb.ResumeLegResponse()
+
     async def RenewHandovers(
         self, request: pb.RenewHandoversRequest, context: _Context
     ) -> pb.RenewHandoversResponse:
@@ -133,7 +171,9 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
         self.drain()
         return pb.DrainResponse(legs=len(self._legs))
 
-    def _place_for(self, leg: LegRequest, router_id: str) -> StepStream:
+    def _place_for(
+        self, key: LegKey, router_id: str, *, context_tokens: int, makes_handover: bool = False
+    ) -> StepStream:
         """The stream that gets the leg's news.
 
         Raises:
@@ -144,14 +184,14 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
             raise ReadaheadError(
                 Reason.NO_WORKER, "this worker is draining", metadata={"draining": "true"}
             )
-        if leg.leg is Leg.PREFILL and description.handover_lease_s == 0:
+        if makes_handover and description.handover_lease_s == 0:
             raise ReadaheadError(
                 Reason.UNSUPPORTED, "this worker makes no handovers", parameter="leg"
             )
-        if len(leg.prompt_token_ids) >= description.context_tokens_max:
+        if context_tokens >= description.context_tokens_max:
             raise ReadaheadError(
                 Reason.CONTEXT_TOO_LONG,
-                f"the prompt has {len(leg.prompt_token_ids)} tokens; prompt and output together "
+                f"the prompt has {context_tokens} tokens; prompt and output together "
                 f"may have {description.context_tokens_max}",
                 parameter="prompt_token_ids",
                 metadata={"context_tokens_max": str(description.context_tokens_max)},
@@ -163,10 +203,11 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
                 "this router has no Steps stream here",
                 parameter="router_id",
             )
-        if len(self._legs) >= description.requests_max:
+        kept = len(self._legs.reservations) - (key in self._legs.reservations)
+        if len(self._legs) + kept >= description.requests_max:
             raise ReadaheadError(
                 Reason.OVERLOADED,
-                f"{len(self._legs)} legs run here, which is the limit",
+                f"{len(self._legs)} legs run here and {kept} are to come, which is the limit",
                 retry_after_s=RETRY_S,
                 metadata={"requests_max": str(description.requests_max)},
             )

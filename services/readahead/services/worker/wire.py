@@ -29,6 +29,9 @@ HANDOVERS_MAX = 4096
 READERS_MAX = 4096
 """Most readers in one call."""
 
+AHEAD_NS_MAX = 24 * 3600 * 10**9
+"""How far ahead a moved leg's reader may be: more than anybody has text left for."""
+
 PACE_TOK_S_LEAST, PACE_TOK_S_MOST = 0.01, 10_000.0
 """Wider than any front door's bounds: routers choose, workers only stay sane."""
 
@@ -81,6 +84,8 @@ def leg_request(message: worker_service_pb2.SubmitRequest, *, now: float) -> Leg
         raise _invalid("the prompt is empty", "prompt_token_ids")
     if bool(message.handover) != (leg is Leg.DECODE):
         raise _invalid("a handover goes with LEG_DECODE and with nothing else", "handover")
+    if message.output_token_ids and leg is not Leg.DECODE:
+        raise _invalid("output so far goes with LEG_DECODE and with nothing else", "leg")
     return LegRequest(
         key=key,
         leg=leg,
@@ -88,8 +93,27 @@ def leg_request(message: worker_service_pb2.SubmitRequest, *, now: float) -> Leg
         sampling=sampling(message.sampling),
         handover=message.handover,
         pace_tok_s=_pace(message.pace_tok_s) if message.HasField("pace_tok_s") else None,
-        arrived_at=now - max(0, message.age_ns) / 1e9 if message.HasField("age_ns") else None,
+        arrived_at=now - _age_ns(message) / 1e9 if message.HasField("age_ns") else None,
+        output_token_ids=list(message.output_token_ids),
     )
+
+
+def _age_ns(message: worker_service_pb2.SubmitRequest) -> int:
+    least = -AHEAD_NS_MAX if message.output_token_ids else 0
+    return max(least, message.age_ns)
+
+
+def move_of(
+    message: worker_service_pb2.StopLegRequest | worker_service_pb2.ResumeLegRequest,
+) -> tuple[LegKey, int]:
+    """The leg, and the number of its move.
+
+    Raises:
+        ReadaheadError: INVALID_REQUEST.
+    """
+    if message.move < 1:
+        raise _invalid("move counts from 1", "move")
+    return leg_key(message.request_id, message.attempt), message.move
 
 
 def reader_updates(
@@ -191,6 +215,7 @@ def describe_response(
         version=version("readahead"),
         engine_version=engine.engine_version,
         handover_lease_ms=round(engine.handover_lease_s * 1000),
+        moves_legs=engine.moves_legs,
     )
 
 
