@@ -11,21 +11,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import multiprocessing
 import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import grpc
 import torch
 
 from readahead.runtime.config import PeerTlsConfig, TlsConfig
 from readahead.services.kv.block_memory import BlockMemory
+from readahead.services.kv.grpc_endpoints import threaded_channel, threaded_server
 from readahead.services.kv.grpc_source import KvSource
 from readahead.services.kv.grpc_target import KvTarget, Pulling, Source
 from readahead.services.kv.grpc_wire import (
@@ -43,7 +47,7 @@ BLOCK_SHAPE = (2, 128, 128)
 ROUNDS = 9
 COPIES = {
     "source": "cache to host store; store to message; message to gRPC; gRPC to kernel",
-    "target": "kernel to gRPC; gRPC to message; message to cache",
+    "target": "kernel to message; message to cache",
 }
 
 
@@ -67,7 +71,7 @@ def memory_and_mark() -> tuple[BlockMemory, Fingerprint]:
 
 
 def grpc_end(pipe: Connection) -> None:
-    """A source; answers each word with its processor time so far."""
+    """A source, and a server of bare bytes; answers each word with its processor time so far."""
     memory, mark = memory_and_mark()
     store = HostStore(
         block_bytes=memory.block_bytes, bytes_max=BLOCKS * memory.block_bytes, lease_s=600
@@ -79,49 +83,102 @@ def grpc_end(pipe: Connection) -> None:
         is_leased=True,
     )
     source = KvSource(store, mark, engine_id="source")
-    pipe.send(source.start(host="127.0.0.1", port=0, tls=TlsConfig()))
+    chunk = bytes(store.parts(0)) * (CHUNK_BYTES // memory.block_bytes)
+
+    def send(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        return itertools.repeat(chunk, BLOCKS * memory.block_bytes // CHUNK_BYTES)
+
+    bare: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_stream_rpc_method_handler(
+        send, None, None
+    )
+    handlers = grpc.method_handlers_generic_handler("bare", {"Send": bare})
+    server, port = threaded_server(handlers, host="127.0.0.1", port=0, tls=TlsConfig())
+    pipe.send((source.start(host="127.0.0.1", port=0, tls=TlsConfig()), port))
     while pipe.recv():
         pipe.send(time.process_time())
+    server.stop(0).wait()
     source.stop()
 
 
-def bench_grpc() -> None:
-    """Prints the transfer's rate, and where its time goes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Of one transport, over the rounds."""
+
+    gb_s: Sequence[float]
+    source_ms_gb: Sequence[float] = ()
+    """Processor time at the source."""
+    target_ms_gb: Sequence[float] = ()
+
+    @property
+    def median_gb_s(self) -> float:
+        """Of the rounds."""
+        return statistics.median(self.gb_s)
+
+    def __str__(self) -> str:
+        text = f"median {self.median_gb_s:.2f} GB/s, best {max(self.gb_s):.2f} GB/s"
+        if not self.source_ms_gb:
+            return text
+        source, target = map(statistics.median, (self.source_ms_gb, self.target_ms_gb))
+        return (
+            f"{text}; processor time {source:.0f} ms/GB at the source, {target:.0f} at the target"
+        )
+
+
+def measured(pull: Callable[[], int], source_cpu_s: Callable[[], float]) -> Rate:
+    """The rate of something that moves so many bytes, after one round that does not count."""
+    pull()
+    rounds = []
+    for _ in range(ROUNDS):
+        cpu_there, cpu_here, began = source_cpu_s(), time.process_time(), time.perf_counter()
+        size = pull()
+        rate = size / (time.perf_counter() - began) / 1e9
+        here, there = time.process_time() - cpu_here, source_cpu_s() - cpu_there
+        rounds.append((rate, there / size * 1e12, here / size * 1e12))
+    rates, source, target = zip(*rounds, strict=True)
+    return Rate(gb_s=rates, source_ms_gb=source, target_ms_gb=target)
+
+
+def bench_transfer() -> None:
+    """Prints the rates of bare gRPC, of ours, and of NIXL, and where our time goes."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=grpc_end, args=(there,))
     process.start()
     memory, mark = memory_and_mark()
     target = KvTarget(mark, tls=PeerTlsConfig())
-    where = Source(address=f"127.0.0.1:{here.recv()}", engine_id="source", key="copy")
+    port, bare_port = here.recv()
+    where = Source(address=f"127.0.0.1:{port}", engine_id="source", key="copy")
+    channel = threaded_channel(f"127.0.0.1:{bare_port}", tls=PeerTlsConfig())
+    receive: Any = channel.unary_stream("/bare/Send", None, None)
 
     def sink(first: int, data: memoryview) -> None:
         blocks = len(data) // memory.block_bytes
         rows = torch.frombuffer(data, dtype=torch.uint8).view(blocks, -1)
         memory.scatter(range(first, first + blocks), rows, range(blocks))
 
+    def pull() -> int:
+        progress, error = target.pull(where, range(BLOCKS), sink, Pulling())
+        assert error is None, error
+        return progress.received_bytes
+
     def source_cpu_s() -> float:
         here.send(True)
         return float(here.recv())
 
-    size = BLOCKS * memory.block_bytes
-    rates, cpu = [], []
-    for _ in range(ROUNDS):
-        began, cpu_here, cpu_there = time.perf_counter(), time.process_time(), source_cpu_s()
-        progress, error = target.pull(where, range(BLOCKS), sink, Pulling())
-        assert error is None, error
-        assert progress.received_bytes == size
-        rates.append(size / (time.perf_counter() - began) / 1e9)
-        cpu.append((source_cpu_s() - cpu_there, time.process_time() - cpu_here))
+    ceiling = measured(lambda: sum(map(len, receive(b""))), source_cpu_s)
+    ours = measured(pull, source_cpu_s)
     here.send(False)
     target.close()
+    channel.close()
     process.join()
-    source_s, target_s = (statistics.median(each[side] for each in cpu) for side in (0, 1))
+    nixl = bench_nixl()
+    print(f"messages of {CHUNK_BYTES >> 10} KiB, {BLOCKS * memory.block_bytes >> 20} MiB in all")
+    print(f"  gRPC alone, same bytes each time, none used: {ceiling}")
+    print(f"  KV over gRPC, checked and stored: {ours}")
+    print(f"  NIXL over UCX, the same blocks: {nixl}")
     print(
-        f"gRPC, {size >> 20} MiB in messages of {CHUNK_BYTES >> 20} MiB: median "
-        f"{statistics.median(rates):.2f} GB/s, best {max(rates):.2f} GB/s; processor time "
-        f"{source_s / size * 1e12:.0f} ms/GB at the source, "
-        f"{target_s / size * 1e12:.0f} ms/GB at the target"
+        f"  ours is {ours.median_gb_s / ceiling.median_gb_s:.2f} of gRPC alone and "
+        f"{ours.median_gb_s / nixl.median_gb_s:.2f} of NIXL"
     )
     for side, copies in COPIES.items():
         print(f"  copies at the {side}: {copies.count(';') + 1} ({copies})")
@@ -171,8 +228,8 @@ def _nixl_rows(agent: Any, memory: torch.Tensor) -> Any:
     return agent.get_xfer_descs([memory[row] for row in range(len(memory))])
 
 
-def bench_nixl() -> None:
-    """Prints NIXL's rate for the same blocks, one per descriptor; it makes no copy of ours."""
+def bench_nixl() -> Rate:
+    """NIXL's rate for the same blocks, one per descriptor; it makes no copy of ours."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=nixl_end, args=(there,))
@@ -195,10 +252,7 @@ def bench_nixl() -> None:
         rates.append(memory.numel() / (time.perf_counter() - began) / 1e9)
     here.send(None)
     process.join()
-    print(
-        f"NIXL over UCX, the same blocks: median {statistics.median(rates):.2f} GB/s, "
-        f"best {max(rates):.2f} GB/s"
-    )
+    return Rate(gb_s=rates)
 
 
 async def bench_park() -> None:
@@ -207,19 +261,10 @@ async def bench_park() -> None:
     from readahead.core.cluster import Role
     from readahead.core.request import Leg, RequestId
     from readahead.services.config import EngineConfig, KvConfig
-    from readahead.services.engine import vllm, vllm_setup
+    from readahead.services.engine import vllm
     from readahead.services.engine.engine import LegRequest, Sampling
 
     model_path = str(tiny_model.ensure(tiny_model.TinyModel(), os.environ))
-
-    def parking(*arguments: Any) -> Any:
-        settings = vllm_setup.vllm_config(*arguments)
-        settings.scheduler_config.scheduler_cls = (
-            "readahead.services.engine.vllm_parking.ParkingScheduler"
-        )
-        return settings
-
-    vars(vllm)["vllm_config"] = parking
     kv = KvConfig(backend="grpc")
     engine = await vllm.VllmEngine.start(EngineConfig(model_path=model_path), kv, Role.DECODE)
     parks, gaps, steps = [], [], []
@@ -268,8 +313,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if options.only != "park":
-        bench_grpc()
-        bench_nixl()
+        bench_transfer()
     if options.only != "transfer":
         asyncio.run(bench_park())
 

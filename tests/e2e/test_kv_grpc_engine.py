@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-from handover_laws import (
+from engine_pairs import (
     LEASE_S,
     Answer,
     Pair,
@@ -26,11 +26,6 @@ from handover_laws import (
     is_empty,
     leg,
     prompt_of,
-    test_abandoned_pull_frees_both_sides,
-    test_cancelled_prefill_frees_everything,
-    test_handed_over_output_is_that_of_one_engine,
-    test_released_handover_frees_its_blocks,
-    test_renewed_handover_outlives_its_lease,
 )
 from vllm_process import engine_cores, wait_until
 
@@ -45,14 +40,6 @@ from readahead.services.engine.engine import LegEnd, LegRequest, Sampling
 if TYPE_CHECKING:
     from readahead.services.engine.vllm import VllmEngine
 
-__all__ = [
-    "test_abandoned_pull_frees_both_sides",
-    "test_cancelled_prefill_frees_everything",
-    "test_handed_over_output_is_that_of_one_engine",
-    "test_released_handover_frees_its_blocks",
-    "test_renewed_handover_outlives_its_lease",
-]
-
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.slow,
@@ -65,7 +52,6 @@ KV_BYTES = 20 << 20
 """40 blocks: one request of the longest kind, or twelve of 16 short ones."""
 HOST_BYTES = 16 << 20
 """32 blocks."""
-PARKING = "readahead.services.engine.vllm_parking.ParkingScheduler"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -84,7 +70,6 @@ async def pair() -> AsyncIterator[Pair]:
 
         def parking(*arguments: Any) -> Any:
             settings = vllm_setup.vllm_config(*arguments)
-            settings.scheduler_config.scheduler_cls = PARKING
             settings.scheduler_config.async_scheduling = is_asynchronous
             return settings
 
@@ -323,7 +308,7 @@ async def test_kv_that_cannot_be_had_is_computed_again(pair: Pair, fault: str) -
     elif fault == "restarted":
         params["remote_engine_id"] = "another"
     elif fault == "other-engine":
-        params["transport"] = "another"
+        del params["transport"], params["remote_addresses"]
     await pair.prefill.release_handovers([request.key] * (fault == "released"))
     before = await call(pair.decode, "inspect")
     lost = replace(leg(f"lost-{fault}", Leg.DECODE, prompt), handover=json.dumps(params).encode())

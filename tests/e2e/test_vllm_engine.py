@@ -8,21 +8,17 @@ import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from handover_laws import (
+from engine_pairs import (
     LEASE_S,
     Pair,
     answer,
     is_empty,
     leg,
     prompt_of,
-    test_abandoned_pull_frees_both_sides,
-    test_cancelled_prefill_frees_everything,
-    test_handed_over_output_is_that_of_one_engine,
-    test_released_handover_frees_its_blocks,
-    test_renewed_handover_outlives_its_lease,
 )
 from vllm_process import engine_cores, wait_until
 
@@ -32,14 +28,6 @@ from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.request import FinishReason, Leg
 from readahead.services.config import EngineConfig, KvConfig
 from readahead.services.engine.engine import LegEnd, LegRequest, Sampling
-
-__all__ = [
-    "test_abandoned_pull_frees_both_sides",
-    "test_cancelled_prefill_frees_everything",
-    "test_handed_over_output_is_that_of_one_engine",
-    "test_released_handover_frees_its_blocks",
-    "test_renewed_handover_outlives_its_lease",
-]
 
 pytestmark = [
     pytest.mark.engine,
@@ -203,16 +191,14 @@ async def test_vllm_metrics_are_in_the_default_registry(pair: Pair) -> None:
 
 
 async def test_another_vllm_is_refused_at_start(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The error names what is missing and the version to install."""
+    """The error names what is missing and the version to install; no process is left."""
     from readahead.services.engine import vllm_internals
     from readahead.services.engine.vllm import VllmEngine
 
-    vllm_internals.check_internals()
-    gone = ((VllmEngine, ("no_such_thing",)),)
-    monkeypatch.setattr(vllm_internals, "_ATTRIBUTES", gone)
-    with pytest.raises(
-        RuntimeError, match=r"lacks VllmEngine\.no_such_thing.*Install vLLM 0\.32\.0"
-    ):
-        vllm_internals.check_internals()
+    cores = engine_cores(os.getpid())
+    monkeypatch.setattr(vllm_internals, "installed_folder", lambda: tmp_path)
+    with pytest.raises(RuntimeError, match=r"lacks .*AsyncLLM.*Install vLLM 0\.32\.0"):
+        await VllmEngine.start(EngineConfig(model_path="none"), KvConfig(), Role.DECODE)
+    assert engine_cores(os.getpid()) == cores

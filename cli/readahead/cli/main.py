@@ -53,7 +53,7 @@ def up(
     model_name: Annotated[
         str, typer.Option(help="Name that callers use. Default: the folder's.")
     ] = "",
-    kv: Annotated[str, typer.Option(help="How KV caches move: nixl or grpc.")] = "nixl",
+    kv: Annotated[str, typer.Option(help="How KV caches move: nixl, grpc or auto.")] = "nixl",
     redis: Annotated[str, typer.Option(help="redis://… Default: a redis-server of its own.")] = "",
     http_port: Annotated[int, typer.Option(help="OpenAI-compatible door; 0: any free.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC door; 0: any free.")] = 50051,

@@ -17,6 +17,35 @@ from readahead.services.engine.vllm_scheduler_names import make_engine_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeculationConfig(Checked):
+    """Tokens that are guessed, and verified several at once. Greedy text stays the same."""
+
+    method: str = ""
+    """Empty: none. "ngram": what followed the last tokens where they stood before; vLLM then does
+    not schedule asynchronously. "draft_model": what a smaller model says; the same on all workers,
+    since its KV travels too."""
+    model_path: str = ""
+    """For `draft_model`: Hugging Face folder of a model with the same tokenizer."""
+    draft_tokens_max: int = 5
+    """Longest draft."""
+    is_adaptive: bool = True
+    """Whether each request's drafts are cut to what the planner finds worth it, by what of them was
+    accepted so far."""
+
+    def __post_init__(self) -> None:
+        if self.method not in {"", "ngram", "draft_model"}:
+            raise ValueError(
+                "engine.speculation.method must be empty, ngram or draft_model, "
+                f"got {self.method!r}"
+            )
+        if bool(self.model_path) != (self.method == "draft_model"):
+            raise ValueError(
+                "engine.speculation.model_path is for the method draft_model, which needs it"
+            )
+        require("engine.speculation.draft_tokens_max", self.draft_tokens_max, least=1, most=32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig(Checked):
     """What generates tokens."""
 
@@ -53,6 +82,8 @@ class EngineConfig(Checked):
     latency_profile: str = ""
     """Iteration times that the planner believes in: a profile's name, or a .json file as
     `readahead calibrate` writes it. Empty: it plans by tokens alone."""
+    speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
+    """Of vLLM engines."""
     emulated_time_scale: float = 1.0
     """For `emulated`: multiplies every modelled time; 0.1 runs ten times faster."""
 
@@ -79,24 +110,25 @@ class KvConfig(Checked):
     """How KV caches move between workers."""
 
     backend: str = "nixl"
-    """"nixl", or "grpc": gRPC streams by way of a copy in host memory, where there is no fabric."""
+    """"nixl"; "grpc": gRPC streams by way of a copy in host memory, where there is no fabric; or
+    "auto": NIXL, with gRPC in its place where it does not come up, and for pulls that fail."""
     side_channel_host: str = "127.0.0.1"
     side_channel_port: int = 0
     """Where peers fetch NIXL metadata, or KV caches themselves over gRPC. 0: a free port. Ranks
-    of a tensor-parallel engine take the ports that follow."""
+    of a tensor-parallel engine take the ports that follow, and gRPC those after NIXL's."""
     lease_s: int = 30
     """How long an un-pulled KV cache is kept without a renewal. vLLM beats every lease // 6."""
     host_bytes: int = 1 << 30
-    """For `grpc`: most host memory for copies of KV caches, for each rank; taken as it is used."""
+    """For gRPC: most host memory for copies of KV caches, for each rank; taken as it is used."""
     tls: TlsConfig = field(default_factory=TlsConfig)
-    """For `grpc`: how peers dial this worker for KV caches. Empty: as the worker's own `tls`."""
+    """For gRPC: how peers dial this worker for KV caches. Empty: as the worker's own `tls`."""
     peer_tls: PeerTlsConfig = field(default_factory=PeerTlsConfig)
-    """For `grpc`: how this worker dials peers. Empty: it trusts the authority in `tls` that signs
+    """For gRPC: how this worker dials peers. Empty: it trusts the authority in `tls` that signs
     its clients, and shows its own certificate."""
 
     def __post_init__(self) -> None:
-        if self.backend not in {"nixl", "grpc"}:
-            raise ValueError(f"kv.backend must be nixl or grpc, got {self.backend!r}")
+        if self.backend not in {"nixl", "grpc", "auto"}:
+            raise ValueError(f"kv.backend must be nixl, grpc or auto, got {self.backend!r}")
         require("kv.side_channel_port", self.side_channel_port, least=0, most=65535)
         require("kv.lease_s", self.lease_s, least=6, most=3600)
         require("kv.host_bytes", self.host_bytes, least=0)
@@ -107,7 +139,7 @@ class KvConfig(Checked):
         Raises:
             ValueError: peers would serve TLS and it is not said whom to trust.
         """
-        if self.backend != "grpc":
+        if self.backend == "nixl":
             return self
         own = self.tls if self.tls.certificate_file else tls
         peer = self.peer_tls

@@ -41,7 +41,7 @@ def test_peers_that_nobody_vouches_for_are_an_error_at_the_start() -> None:
 
 def test_unknown_transport_is_refused() -> None:
     """With those that there are."""
-    with pytest.raises(ValueError, match=r"kv\.backend must be nixl or grpc, got 'mooncake'"):
+    with pytest.raises(ValueError, match=r"kv\.backend must be nixl, grpc or auto, got 'mooncake'"):
         KvConfig(backend="mooncake")
 
 

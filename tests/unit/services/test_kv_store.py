@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from kv_ends import BLOCKS, make_cache
 
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.services.kv.block_memory import BlockMemory
-from readahead.services.kv.host_store import HostStore
+from readahead.services.kv.host_store import HostStore, Offer
 
 
 class Clock:
@@ -130,6 +131,63 @@ def test_copy_that_cannot_be_made_gives_its_rows_back(store: HostStore) -> None:
     with pytest.raises(ValueError, match="no such block"):
         store.save("a", 3, fill, is_leased=True)
     assert store.keys() == {}
+    assert store.free_blocks == 10
+
+
+def test_offer_takes_no_room_until_somebody_reads_it(store: HostStore, clock: Clock) -> None:
+    """Then it is a copy under a lease, and made again when it is asked for after that."""
+    made: list[Sequence[int]] = []
+    store.offer("a", Offer(blocks=4, fill=made.append))
+    assert (made, store.free_blocks, store.keys()) == ([], 10, {})
+    for _ in range(2):
+        with store.reading("a") as slots:
+            assert (slots, store.free_blocks) == ([0, 1, 2, 3], 6)
+    assert made == [[0, 1, 2, 3]]
+    clock.now_s += 6
+    assert store.keys() == {}
+    with store.reading("a"):
+        assert len(made) == 2
+
+
+def test_withdrawn_offer_is_gone(store: HostStore) -> None:
+    """With its copy, and also for one who asked before; what is no offer stays."""
+    keep(store, "other", 1)
+    for key in ("read", "unread"):
+        store.offer(key, Offer(blocks=3, fill=lambda slots: None))
+    with store.reading("read"):
+        store.withdraw(["read", "unread", "other"])
+    store.offer("late", Offer(blocks=3, fill=lambda slots: store.withdraw(["late"])))
+    for key in ("read", "unread", "late"):
+        with pytest.raises(ReadaheadError) as caught, store.reading(key, wait_s=60):
+            pass
+        assert caught.value.reason is Reason.KV_EXPIRED
+    assert store.keys() == {"other": 1}
+    assert store.free_blocks == 9
+    assert store.take_taken() == set()
+
+
+def test_offer_that_does_not_fit_is_refused_and_stands(store: HostStore) -> None:
+    """There may be room later."""
+    store.offer("a", Offer(blocks=10, fill=lambda slots: None))
+    keep(store, "other", 1)
+    with pytest.raises(ReadaheadError) as caught, store.reading("a"):
+        pass
+    assert caught.value.reason is Reason.OVERLOADED
+    store.drop(["other"])
+    with store.reading("a") as slots:
+        assert len(slots) == 10
+
+
+def test_dropped_offer_is_told_once(store: HostStore) -> None:
+    """Whoever holds its blocks may free them; a copy's drop is not told."""
+    keep(store, "copy", 1)
+    for key in ("pulled", "unread"):
+        store.offer(key, Offer(blocks=3, fill=lambda slots: None))
+    with store.reading("pulled"):
+        pass
+    store.drop(["pulled", "unread", "copy", "never"])
+    assert store.take_taken() == {"pulled", "unread"}
+    assert store.take_taken() == set()
     assert store.free_blocks == 10
 
 

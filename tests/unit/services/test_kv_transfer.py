@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
-from kv_ends import Ends, two_ends
+from kv_ends import BLOCKS, Ends, two_ends
 from pem_authority import Authority
 from tcp_link import tcp_link
 
 from readahead.core.errors import Reason
 from readahead.runtime.config import PeerTlsConfig, TlsConfig
-from readahead.services.kv import grpc_source, grpc_target
+from readahead.services.kv import grpc_reader, grpc_source, grpc_target
 from readahead.services.kv.grpc_target import TRIES, Pulling, Source
+from readahead.services.kv.host_store import Offer
 
 IDS = (7, 3, 30, 31, 32, 0, 39, 12, 11)
 
@@ -117,6 +119,51 @@ def test_cut_connection_is_opened_again_for_what_is_missing() -> None:
                 assert blocks(ends) == ends.expected(IDS)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("chunk_bytes", [1000, 50_000])
+@pytest.mark.parametrize("has_tls", [False, True])
+def test_grpcs_own_receiver_is_not_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chunk_bytes: int, has_tls: bool
+) -> None:
+    """Where nothing goes wrong: it copies three times as much."""
+    monkeypatch.setattr(grpc_source, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(grpc_target.KvTarget, "_try", None)
+    tls, peer = TlsConfig(), PeerTlsConfig()
+    if has_tls:
+        authority = Authority(tmp_path, "ours")
+        files = dict(zip(("certificate_file", "key_file"), authority.issue("worker"), strict=True))
+        tls = TlsConfig(**files, client_authority_file=authority.file)
+        peer = PeerTlsConfig(authority_file=authority.file, **files)
+    with two_ends(tls=tls, peer_tls=peer) as ends:
+        ends.keep("a", IDS)
+        progress, error = ends.pull("a", range(9))
+        assert (error, progress.retries, progress.bad_chunks) == (None, 0, 0)
+        assert blocks(ends) == ends.expected(IDS)
+
+
+def test_more_than_a_window_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is given back as messages are read, for the stream and for the connection."""
+    monkeypatch.setattr(grpc_target.KvTarget, "_try", None)
+    monkeypatch.setattr(grpc_reader, "WINDOW_BYTES", 100_000)
+    with two_ends(capacity_blocks=BLOCKS) as ends:
+        ends.keep("a", range(BLOCKS))
+        progress, error = ends.pull("a", range(BLOCKS))
+        assert error is None
+        assert progress.received_bytes == BLOCKS * ends.memory.block_bytes > 9 * 100_000
+        assert blocks(ends) == ends.expected(range(BLOCKS))
+
+
+def test_offered_blocks_are_copied_for_whoever_asks() -> None:
+    """And the offer is taken once they have been released."""
+    with two_ends() as ends:
+        fill = partial(ends.memory.gather, IDS, ends.store.rows)
+        ends.store.offer("a", Offer(blocks=len(IDS), fill=fill))
+        assert ends.pull("a", range(9))[1] is None
+        assert blocks(ends) == ends.expected(IDS)
+        ends.target.release(ends.address, "engine-1", ["a"])
+        assert ends.store.take_taken() == {"a"}
+        assert ends.store.free_blocks == ends.store.capacity_blocks
 
 
 def test_nobody_there_is_a_lost_worker() -> None:

@@ -57,8 +57,8 @@ class UpOptions:
                 raise UsageError(f"--{name} must be in [1, {PROCESSES_MAX}], got {count}")
         if self.engine not in {"vllm", "emulated"}:
             raise UsageError(f"--engine must be vllm or emulated, got {self.engine!r}")
-        if self.kv not in {"nixl", "grpc"}:
-            raise UsageError(f"--kv must be nixl or grpc, got {self.kv!r}")
+        if self.kv not in {"nixl", "grpc", "auto"}:
+            raise UsageError(f"--kv must be nixl, grpc or auto, got {self.kv!r}")
         if not 0 <= self.drain_s_max <= 3600:
             raise UsageError(f"--drain-s-max must be in [0, 3600], got {self.drain_s_max:g}")
         if self.iteration_logs is not None and not self.iteration_logs.is_dir():

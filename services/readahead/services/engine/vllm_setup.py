@@ -17,14 +17,21 @@ from vllm.platforms import current_platform
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from readahead.core.cluster import Role, WorkerLoad
-from readahead.services.config import EngineConfig, KvConfig
+from readahead.services.config import EngineConfig, KvConfig, SpeculationConfig
 from readahead.services.engine import vllm_environment
 from readahead.services.kv.grpc_options import connector_options
+from readahead.services.kv.nixl_probe import settled
 
 _CPU_KV_BYTES = 64 << 20
 """Enough for 32,768 tokens of the tiny model, and small beside what an engine needs anyway."""
 
 _SCHEDULER = "readahead.services.engine.vllm_scheduler.ReadaheadScheduler"
+
+_DRAFTING = "readahead.services.engine.vllm_drafts.DraftingScheduler"
+
+NGRAM_TOKENS = (2, 4)
+"""From how many to how many of the last tokens are looked up. Two: a single word that stood before
+is mostly followed by another one; the acceptance that is measured cuts what is left."""
 
 _KV_ROLES = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
 
@@ -42,8 +49,9 @@ def vllm_config(config: EngineConfig, kv: KvConfig, role: Role) -> VllmConfig:
         "enforce_eager": config.is_eager,
         "gpu_memory_utilization": config.gpu_memory_share,
         "kv_transfer_config": _kv_transfer_config(kv, role),
-        "scheduler_cls": _SCHEDULER,
+        "scheduler_cls": _DRAFTING if config.speculation.method else _SCHEDULER,
         "additional_config": _additional_config(config),
+        "speculative_config": speculative_config(config.speculation),
     }
     if config.context_tokens_max:
         arguments["max_model_len"] = config.context_tokens_max
@@ -52,6 +60,8 @@ def vllm_config(config: EngineConfig, kv: KvConfig, role: Role) -> VllmConfig:
     if current_platform.is_cpu():
         vllm_environment.use_one_process_for_core_and_worker()
         preload_model(config.model_path)
+        if config.speculation.model_path:
+            preload_model(config.speculation.model_path)
         arguments["enforce_eager"] = True
         arguments["distributed_executor_backend"] = "uni"
         arguments.setdefault("kv_cache_memory_bytes", _CPU_KV_BYTES)
@@ -65,7 +75,7 @@ def model_name(config: EngineConfig) -> str:
 
 
 def _additional_config(config: EngineConfig) -> dict[str, Any]:
-    """For our scheduler; the names are those of `vllm_scheduler` and `vllm_profiler`."""
+    """For our scheduler; names as in `vllm_scheduler`, `vllm_drafts` and `vllm_profiler`."""
     scheduler = {
         "policy": config.policy,
         "knobs": dict(config.policy_knobs),
@@ -74,13 +84,32 @@ def _additional_config(config: EngineConfig) -> dict[str, Any]:
         "latency_profile": config.latency_profile,
     }
     additional: dict[str, Any] = {"readahead_scheduler": scheduler}
+    if config.speculation.method:
+        additional["readahead_drafts"] = {"is_adaptive": config.speculation.is_adaptive}
     if config.iteration_log:
         additional["readahead_iteration_log"] = config.iteration_log
     return additional
 
 
+def speculative_config(config: SpeculationConfig) -> dict[str, Any] | None:
+    """vLLM's own settings of it; None where nothing is drafted."""
+    if not config.method:
+        return None
+    speculative: dict[str, Any] = {
+        "method": config.method,
+        "num_speculative_tokens": config.draft_tokens_max,
+    }
+    if config.method == "ngram":
+        return speculative | {
+            "prompt_lookup_min": NGRAM_TOKENS[0],
+            "prompt_lookup_max": NGRAM_TOKENS[1],
+        }
+    return speculative | {"model": config.model_path}
+
+
 def _kv_transfer_config(kv: KvConfig, role: Role) -> KVTransferConfig:
     buffer: dict[str, str] = {"kv_buffer_device": "cpu"} if current_platform.is_cpu() else {}
+    kv = settled(kv)
     if kv.backend == "grpc":
         return KVTransferConfig(
             kv_connector="GrpcKvConnector",
@@ -91,11 +120,14 @@ def _kv_transfer_config(kv: KvConfig, role: Role) -> KVTransferConfig:
             kv_load_failure_policy="recompute",
             **buffer,
         )
+    module, options = "nixl", {}
+    if kv.backend == "auto":
+        module, options = "nixl_or_grpc", connector_options(kv)
     return KVTransferConfig(
         kv_connector="NixlConnector",
-        kv_connector_module_path="readahead.services.kv.nixl",
+        kv_connector_module_path=f"readahead.services.kv.{module}",
         kv_role=_KV_ROLES[role],
-        kv_connector_extra_config={"kv_lease_duration": kv.lease_s},
+        kv_connector_extra_config={"kv_lease_duration": kv.lease_s, **options},
         # A decode engine that cannot pull a KV cache computes it again: identical output.
         kv_load_failure_policy="recompute",
         **buffer,

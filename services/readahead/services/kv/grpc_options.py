@@ -13,7 +13,8 @@ def connector_options(kv: KvConfig) -> dict[str, Any]:
     return {
         "readahead": {
             "host": kv.side_channel_host,
-            "port": kv.side_channel_port,
+            # NIXL's own port comes first where both are at work.
+            "port": kv.side_channel_port and kv.side_channel_port + (kv.backend == "auto"),
             "lease_s": kv.lease_s,
             "host_bytes": kv.host_bytes,
             "tls": asdict(kv.tls),

@@ -1,9 +1,11 @@
-"""What the two sides of the gRPC connector tell each other with each step."""
+"""What the two sides of the gRPC connector tell each other with each step, and where a handover's
+copy is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorHandshakeMetadata,
@@ -12,6 +14,9 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 
 from readahead.services.kv.grpc_target import Source
+
+TRANSPORT = "grpc"
+"""In a handover: its source keeps the KV on the host, where NIXL cannot read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +102,20 @@ class Books:
     """Blocks by key."""
     counts: Mapping[str, int]
     """What it did so far."""
+
+
+def sources_of(params: Mapping[str, Any] | None, *, ranks: int) -> list[Source]:
+    """Where a handover's copy can be had over gRPC, by rank; empty where it cannot be."""
+    if not params:
+        return []
+    addresses = params.get("remote_addresses")
+    if not isinstance(addresses, list) or len(addresses) != ranks:
+        return []
+    return [
+        Source(
+            address=str(address),
+            engine_id=params["remote_engine_id"],
+            key=params["remote_request_id"],
+        )
+        for address in addresses
+    ]

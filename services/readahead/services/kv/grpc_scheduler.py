@@ -13,12 +13,18 @@ from vllm.v1.request import RequestStatus
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.runtime.clock import monotonic_s
 from readahead.services.kv.core_calls import Workers, leg_id
-from readahead.services.kv.grpc_orders import Books, Door, Load, Save, StepOrders, StepReport
+from readahead.services.kv.grpc_orders import (
+    TRANSPORT,
+    Books,
+    Door,
+    Load,
+    Save,
+    StepOrders,
+    StepReport,
+    sources_of,
+)
 from readahead.services.kv.grpc_settings import GrpcKvSettings
 from readahead.services.kv.grpc_target import Source
-
-TRANSPORT = "grpc"
-"""In a handover: who can pull it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -280,17 +286,7 @@ class GrpcScheduler:
         """Where a handover's copy is, by rank; empty where there is none that we can pull."""
         if not params or not params.get("do_remote_prefill"):
             return []
-        addresses = params.get("remote_addresses", ())
-        if params.get("transport") != TRANSPORT or len(addresses) != len(self._doors):
-            return []
-        return [
-            Source(
-                address=address,
-                engine_id=params["remote_engine_id"],
-                key=params["remote_request_id"],
-            )
-            for address in addresses
-        ]
+        return sources_of(params, ranks=len(self._doors))
 
 
 # Run in the worker processes.

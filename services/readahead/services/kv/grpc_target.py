@@ -16,6 +16,7 @@ from readahead.core.errors import ReadaheadError, Reason
 from readahead.runtime.config import PeerTlsConfig
 from readahead.runtime.rpc.errors import error_from_rpc
 from readahead.services.kv.grpc_endpoints import threaded_channel
+from readahead.services.kv.grpc_reader import MessageStream
 from readahead.services.kv.grpc_wire import SERVICE, Fingerprint, decode_chunk, ranges
 from readahead.v1 import kv_pb2
 
@@ -28,6 +29,7 @@ AHEAD_MESSAGES = 2
 _STREAM_S_BASE, _STREAM_BYTES_PER_S = 10.0, 20e6
 """A stream that is slower than this in all has stalled."""
 _UNARY_S = 5.0
+_PULL = f"/{SERVICE}/Pull"
 
 _TRANSIENT = frozenset(
     {Reason.WORKER_LOST, Reason.STREAM_BROKEN, Reason.OVERLOADED, Reason.DEADLINE_EXCEEDED}
@@ -54,7 +56,7 @@ class Progress:
     bad_chunks: int = 0
     _part: bytearray = field(default_factory=bytearray)
 
-    def take(self, message: bytes, block_bytes: int, sink: Sink) -> None:
+    def take(self, message: bytes | memoryview, block_bytes: int, sink: Sink) -> None:
         """Gives whole blocks to the sink.
 
         Raises:
@@ -83,8 +85,12 @@ class Progress:
         del self.missing[:blocks]
 
     def restart(self) -> None:
-        """Forgets the part of a block that a broken stream left."""
+        """Counts another try."""
         self.retries += 1
+        self.forget_part()
+
+    def forget_part(self) -> None:
+        """Of the block that a broken stream left."""
         self._part = bytearray()
 
 
@@ -112,36 +118,36 @@ class Pulling:
             call.cancel()
 
 
-def read_ahead(call: Any) -> Generator[bytes, None, None]:
+def read_ahead(call: Any) -> Generator[bytes | memoryview, None, None]:
     """A stream's messages, received in a thread of their own while the last ones are used.
 
-    Receiving copies a message three times, and checking and storing it takes as long again; both
-    let go of the interpreter for most of that. Closing it early cancels the call.
+    Receiving takes as long as checking and storing; both let go of the interpreter for most of
+    that. Closing it early cancels the call.
     """
-    ready: queue.Queue[bytes | Exception | None] = queue.Queue(AHEAD_MESSAGES)
+    ready: queue.Queue[bytes | memoryview | Exception | None] = queue.Queue(AHEAD_MESSAGES)
 
     def receive() -> None:
         end: Exception | None = None
         try:
             for message in call:
                 ready.put(message)
-        except grpc.RpcError as error:
+        except (grpc.RpcError, OSError, ValueError) as error:
             end = error
         finally:
             ready.put(end)
 
     receiver = threading.Thread(target=receive, name="kv-receive", daemon=True)
     receiver.start()
-    news: bytes | Exception | None = b""
+    news: bytes | memoryview | Exception | None = b""
     try:
-        while isinstance(news := ready.get(), bytes):
+        while isinstance(news := ready.get(), bytes | memoryview):
             yield news
         if news is not None:
             raise news
     finally:
-        if isinstance(news, bytes):
+        if isinstance(news, bytes | memoryview):
             call.cancel()
-            while isinstance(ready.get(), bytes):
+            while isinstance(ready.get(), bytes | memoryview):
                 pass  # makes room, so that the thread comes to its end
         receiver.join()
 
@@ -166,14 +172,18 @@ class KvTarget:
             DEADLINE_EXCEEDED come after several tries; or CANCELLED.
         """
         progress = Progress(missing=list(wanted))
+        error = self._read(source, progress, sink, pulling)
+        if error is None and progress.missing and not pulling.cancelled.is_set():
+            progress.forget_part()
+            error = self._try(source, progress, sink, pulling)  # it says why
         while True:
-            error = self._try(source, progress, sink, pulling)
             if pulling.cancelled.is_set():
                 return progress, ReadaheadError(Reason.CANCELLED, "The pull was cancelled.")
             if error is None or error.reason not in _TRANSIENT or progress.retries + 1 >= TRIES:
                 return progress, error
             progress.restart()
             pulling.cancelled.wait(RETRY_S * progress.retries)
+            error = self._try(source, progress, sink, pulling)
 
     def renew(self, address: str, engine_id: str, keys: Iterable[str]) -> None:
         """Extends leases of copies that are to be pulled. A peer that does not answer is let be."""
@@ -192,34 +202,65 @@ class KvTarget:
         for channel in channels.values():
             channel.close()
 
+    def _read(
+        self, source: Source, progress: Progress, sink: Sink, pulling: Pulling
+    ) -> ReadaheadError | None:
+        """The first try, without gRPC's library, as far as it goes; a refusal is not told."""
+        try:
+            stream = MessageStream(
+                source.address,
+                tls=self._tls,
+                path=_PULL,
+                request=self._request(source, progress).SerializeToString(),
+                timeout_s=self._timeout_s(progress),
+            )
+        except (OSError, ValueError) as error:  # ValueError: that is no address
+            return ReadaheadError(Reason.WORKER_LOST, f"{source.address}: {error}")
+        pulling.attach(stream)
+        try:
+            return self._use(stream, progress, sink)
+        except OSError as error:
+            return ReadaheadError(Reason.STREAM_BROKEN, f"{source.address}: {error}")
+        finally:
+            stream.close()
+
     def _try(
         self, source: Source, progress: Progress, sink: Sink, pulling: Pulling
     ) -> ReadaheadError | None:
-        block_bytes = self._fingerprint.block_bytes
-        request = kv_pb2.PullRequest(
+        try:
+            open_stream: Any = self._channel(source.address).unary_stream(
+                _PULL, kv_pb2.PullRequest.SerializeToString, None
+            )
+            call = open_stream(self._request(source, progress), timeout=self._timeout_s(progress))
+            pulling.attach(call)
+            error = self._use(call, progress, sink)
+        except grpc.RpcError as failure:
+            return error_from_rpc(cast(grpc.aio.AioRpcError, failure))
+        if error is None and progress.missing:
+            return ReadaheadError(Reason.STREAM_BROKEN, "The stream ended before its end.")
+        return error
+
+    def _use(self, call: Any, progress: Progress, sink: Sink) -> ReadaheadError | None:
+        try:
+            with closing(read_ahead(call)) as messages:
+                for message in messages:
+                    progress.take(message, self._fingerprint.block_bytes, sink)
+        except ValueError as error:
+            progress.bad_chunks += 1
+            return ReadaheadError(Reason.STREAM_BROKEN, f"A chunk was damaged: {error}.")
+        return None
+
+    def _request(self, source: Source, progress: Progress) -> kv_pb2.PullRequest:
+        return kv_pb2.PullRequest(
             fingerprint=self._fingerprint.message(),
             engine_id=source.engine_id,
             key=source.key,
             wanted=ranges(progress.missing),
         )
-        left_bytes = len(progress.missing) * block_bytes
-        try:
-            open_stream: Any = self._channel(source.address).unary_stream(
-                f"/{SERVICE}/Pull", kv_pb2.PullRequest.SerializeToString, None
-            )
-            call = open_stream(request, timeout=_STREAM_S_BASE + left_bytes / _STREAM_BYTES_PER_S)
-            pulling.attach(call)
-            with closing(read_ahead(call)) as messages:
-                for message in messages:
-                    progress.take(message, block_bytes, sink)
-        except grpc.RpcError as error:
-            return error_from_rpc(cast(grpc.aio.AioRpcError, error))
-        except ValueError as error:
-            progress.bad_chunks += 1
-            return ReadaheadError(Reason.STREAM_BROKEN, f"A chunk was damaged: {error}.")
-        if progress.missing:
-            return ReadaheadError(Reason.STREAM_BROKEN, "The stream ended before its end.")
-        return None
+
+    def _timeout_s(self, progress: Progress) -> float:
+        left_bytes = len(progress.missing) * self._fingerprint.block_bytes
+        return _STREAM_S_BASE + left_bytes / _STREAM_BYTES_PER_S
 
     def _quietly(self, address: str, method: str, request: Any) -> None:
         call: Any = self._channel(address).unary_unary(

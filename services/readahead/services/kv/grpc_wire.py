@@ -91,7 +91,7 @@ class Chunk:
     data: memoryview
 
 
-def decode_chunk(message: bytes) -> Chunk:
+def decode_chunk(message: bytes | memoryview) -> Chunk:
     """Reads a `PullResponse` and checks its data.
 
     Raises:

@@ -35,6 +35,15 @@ class HostCopy:
     """Its rows are free once the last reader has left."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Blocks that are still in the KV cache, where another transport may read them."""
+
+    blocks: int
+    fill: Callable[[Sequence[int]], None]
+    """Copies them into these rows."""
+
+
 class HostStore:
     """Bounded in bytes, and in time for copies under a lease."""
 
@@ -54,6 +63,8 @@ class HostStore:
         self._now = now
         self._free = list(range(self.capacity_blocks))  # a heap: low rows first, so in runs
         self._copies: dict[str, HostCopy] = {}
+        self._offers: dict[str, Offer] = {}
+        self._taken: set[str] = set()
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._unreported: list[str] = []
         self._changed = threading.Condition()
@@ -67,28 +78,35 @@ class HostStore:
         Raises:
             ReadaheadError: OVERLOADED; there is no room.
         """
-        with self._changed:
-            self._expire()
-            if blocks > len(self._free):
-                self._forget(key)
-                raise ReadaheadError(
-                    Reason.OVERLOADED,
-                    f"No host memory for {blocks} KV blocks: {len(self._free)} are free.",
-                )
-            slots = [heapq.heappop(self._free) for _ in range(blocks)]
-        copy = HostCopy(slots=slots, expires_at_s=None)
         try:
-            fill(slots)
-        except BaseException:
+            copy = self._filled(blocks, fill)
+        except ReadaheadError:
             with self._changed:
-                self._give_back(copy)
+                self._forget(key)
             raise
         with self._changed:
-            self._drop(key)
+            self._keep(key, copy, is_leased=is_leased)
+
+    def offer(self, key: str, offer: Offer) -> None:
+        """Lets a copy be made when somebody asks for it, until the offer is withdrawn."""
+        with self._changed:
             self._gone.pop(key, None)
-            copy.expires_at_s = self._lease_end() if is_leased else None
-            self._copies[key] = copy
+            self._offers[key] = offer
             self._changed.notify_all()
+
+    def withdraw(self, keys: Iterable[str]) -> None:
+        """Ends offers and their copies. After that the blocks may become others'."""
+        with self._changed:
+            for key in keys:
+                if self._offers.pop(key, None) is not None:
+                    self._drop(key)
+                    self._forget(key)
+
+    def take_taken(self) -> set[str]:
+        """Offers that a peer has dropped, having pulled them, since the last call."""
+        with self._changed:
+            taken, self._taken = self._taken, set()
+            return taken
 
     @contextmanager
     def reading(self, key: str, *, wait_s: float = 0.0) -> Iterator[Sequence[int]]:
@@ -100,11 +118,18 @@ class HostStore:
                 the router a moment before the engine's next step makes the copy.
 
         Raises:
-            ReadaheadError: KV_EXPIRED; it is not here.
+            ReadaheadError: KV_EXPIRED; it is not here. OVERLOADED; it is on offer and there is no
+                room for it.
         """
         with self._changed:
-            self._changed.wait_for(lambda: key in self._copies or key in self._gone, wait_s)
+            self._changed.wait_for(
+                lambda: key in self._copies or key in self._offers or key in self._gone, wait_s
+            )
             self._expire()
+            offer = None if key in self._copies else self._offers.get(key)
+        if offer is not None:
+            self._take_up(key, offer)
+        with self._changed:
             copy = self._copies.get(key)
             if copy is None:
                 raise ReadaheadError(Reason.KV_EXPIRED, "The KV copy is not here any more.")
@@ -146,6 +171,8 @@ class HostStore:
         """Frees copies. Unknown keys are remembered as gone."""
         with self._changed:
             for key in keys:
+                if self._offers.pop(key, None) is not None:
+                    self._taken.add(key)
                 self._drop(key)
                 self._forget(key)
 
@@ -180,7 +207,40 @@ class HostStore:
         with self._changed:
             return len(self._free)
 
+    def _filled(self, blocks: int, fill: Callable[[Sequence[int]], None]) -> HostCopy:
+        with self._changed:
+            self._expire()
+            if blocks > len(self._free):
+                raise ReadaheadError(
+                    Reason.OVERLOADED,
+                    f"No host memory for {blocks} KV blocks: {len(self._free)} are free.",
+                )
+            slots = [heapq.heappop(self._free) for _ in range(blocks)]
+        copy = HostCopy(slots=slots, expires_at_s=None)
+        try:
+            fill(slots)
+        except BaseException:
+            with self._changed:
+                self._give_back(copy)
+            raise
+        return copy
+
+    def _take_up(self, key: str, offer: Offer) -> None:
+        copy = self._filled(offer.blocks, offer.fill)
+        with self._changed:
+            if self._offers.get(key) is offer:
+                self._keep(key, copy, is_leased=True)
+            else:  # withdrawn meanwhile: the blocks may have been others' while they were copied
+                self._give_back(copy)
+
     # Below: with the lock held.
+
+    def _keep(self, key: str, copy: HostCopy, *, is_leased: bool) -> None:
+        self._drop(key)
+        self._gone.pop(key, None)
+        copy.expires_at_s = self._lease_end() if is_leased else None
+        self._copies[key] = copy
+        self._changed.notify_all()
 
     def _lease_end(self) -> float:
         self._changed.notify_all()
