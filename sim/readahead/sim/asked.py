@@ -16,6 +16,7 @@ from readahead.workload.session import Session, Turn
 from readahead.workload.slo import SloClass
 
 if TYPE_CHECKING:
+    from readahead.sim.drafts import RightDrafts
     from readahead.sim.engine import Engine
     from readahead.sim.kernel import Appointment
     from readahead.sim.stretch import Stretch
@@ -38,6 +39,8 @@ class AskedRequest:
     """What the router is told."""
     prefix: Prefix
     stretches: list[Stretch] = field(default_factory=list)
+    right: RightDrafts | None = None
+    """Which drafts of its answer are right, once an engine that drafts has it."""
     watch: ReaderWatch | None = None
     engine: Engine | None = None
     """Where its leg is, or was last."""

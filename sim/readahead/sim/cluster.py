@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from readahead.core.cluster import Role, WorkerDescription
 from readahead.core.config import CoreConfig, require
-from readahead.core.latency.iteration import LatencyModel
+from readahead.core.latency.iteration import IterationWork, LatencyModel, iteration_s
 from readahead.core.planning.policy import BatchPolicy, EngineLimits
 from readahead.core.request import Incarnation, WorkerId
+from readahead.sim.drafts import Predictability
 from readahead.sim.links import LINKS, Link
 
 PolicyMaker = Callable[[Role], BatchPolicy]
@@ -35,6 +36,9 @@ class WorkerSpec:
     noise_sigma: float = 0.0
     """Of the logarithm of each iteration's true time; its mean is kept."""
     has_prefix_cache: bool = False
+    draft_tokens_max: int = 0
+    """Longest draft that is verified in one iteration; 0: no speculation. A step of drafting takes
+    what the iteration-time model says."""
     contention: float = 0.0
     """How much longer its iterations take for each other engine that computes meanwhile, as a
     share: where engines share a machine's processors and memory."""
@@ -47,6 +51,7 @@ class WorkerSpec:
         require("true_scale", self.true_scale, least=1e-6)
         require("noise_sigma", self.noise_sigma, least=0, most=3)
         require("contention", self.contention, least=0, most=100)
+        require("draft_tokens_max", self.draft_tokens_max, least=0, most=64)
         if not 2 <= self.context_tokens_max <= self.kv_blocks * self.block_tokens:
             raise ValueError(
                 f"context_tokens_max must be from 2 to kv_blocks * block_tokens = "
@@ -78,12 +83,17 @@ class ClusterSpec:
     link: Link = LINKS["nvlink-h100"]
     kv_token_bytes: int = 131_072
     """Of one token's KV; 32 layers, 8 KV heads of 128, 16 bits."""
+    predictability: Predictability = field(default_factory=Predictability)
+    """Of answers, where engines speculate."""
     core: CoreConfig = field(default_factory=CoreConfig)
     output_tokens_max: int = 2048
     """What every request says is the most it wants: nobody knows the true length."""
     tells_true_length: bool = False
     """Each request says its true length instead, as a load generator does that has its answers
     end there. Only to compare with such a run: the router's placement then knows the future."""
+    tells_slo: bool = False
+    """Engines are told what a request's scenario promises, where it promises something, instead of
+    how fast its reader reads: when the first token is due, and the pace of each stage."""
     stretch_s_max: float = math.inf
     """How old the router's knowledge of an engine can become, seconds."""
 
@@ -123,3 +133,22 @@ class ClusterSpec:
             prefill_credits=spec.prefill_credits if is_prefill else 0,
             handover_lease_s=spec.handover_lease_s if is_prefill else 0.0,
         )
+
+
+def zero_load_ttft_s(spec: ClusterSpec, prompt_tokens: int) -> float:
+    """Time to the first token of such a prompt that has the cluster to itself, without noise."""
+    remote = spec.prefill and prompt_tokens >= spec.core.placement.remote_prefill_tokens_min
+    worker = spec.worker(Role.PREFILL if remote else Role.DECODE)
+    elapsed_s, done = 0.0, 0
+    while done < prompt_tokens:
+        chunk = min(worker.batch_tokens_max, prompt_tokens - done)
+        work = IterationWork(tokens=0, requests=0, past_tokens=0, prefill_pairs=0)
+        work = work.with_chunk(chunk, before_tokens=done)
+        elapsed_s += worker.true_scale * iteration_s(work, model=worker.latency)
+        done += chunk
+    if remote:
+        decode = spec.worker(Role.DECODE)
+        last = IterationWork(tokens=1, requests=1, past_tokens=prompt_tokens - 1, prefill_pairs=0)
+        elapsed_s += spec.link.alone_s(prompt_tokens * spec.kv_token_bytes)
+        elapsed_s += decode.true_scale * iteration_s(last, model=decode.latency)
+    return elapsed_s

@@ -8,15 +8,8 @@ stretch at the end of the iteration in progress, as a real engine would take not
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-from readahead.core.cluster import WorkerLoad
-from readahead.core.messages import (
-    Event,
-    PrefillFinished,
-    StepObserved,
-    TokensMade,
-)
+from readahead.core.messages import Event, PrefillFinished, TokensMade
 from readahead.core.planning.batch import Batch
 from readahead.core.planning.policy import Plan
 from readahead.core.planning.sequence import Sequence
@@ -33,26 +26,12 @@ from readahead.sim.engine_leg import (
     refused,
 )
 from readahead.sim.engine_parts import EngineCounts, EngineParts
+from readahead.sim.engine_reports import Reports, Watcher
+from readahead.sim.engine_speculation import Speculation
 from readahead.sim.kernel import Appointment, Kernel
 from readahead.sim.links import Network
 from readahead.sim.prefix_cache import PrefixCache
 from readahead.sim.stretch import Stretch
-
-
-class Watcher(Protocol):
-    """Who is told what engines do."""
-
-    def report(self, event: Event) -> None:
-        """Something for the router."""
-        ...
-
-    def iterated(self, engine: Engine, plan: Plan, stretch: Stretch) -> None:
-        """A stretch is over."""
-        ...
-
-    def turned(self, engine: Engine, *, is_computing: bool) -> None:
-        """It begins to compute, or has no more to compute."""
-        ...
 
 
 class Engine:
@@ -78,8 +57,10 @@ class Engine:
         self._giving: list[EngineLeg] = []
         self._is_awake = False
         self._is_computing = False
-        self._said = (0, 0, parts.limits.kv_blocks)
-        """Running, waiting and free blocks, as reported last."""
+        self._reports = Reports(parts.description, self.batch, watcher)
+        self._speculation = (
+            Speculation(self.batch, parts, self.counts) if parts.draft_tokens_max else None
+        )
         self._cache = PrefixCache(parts.limits.block_tokens) if parts.has_prefix_cache else None
 
     # What the router asks for
@@ -135,7 +116,7 @@ class Engine:
                 if (tokens := self._break_off(self._legs[sequence]))
             ]
             self._open = None
-            self._say(made)
+            self._reports.step(made)
             self.counts.busy_s += self._kernel.now_s - stretch.start_s
         self.is_alive = False
         self._turn()
@@ -208,7 +189,10 @@ class Engine:
         if not makes_tokens(plan, leg.sequence):
             return None
         done = stretch.done_by(self._kernel.now_s)
-        return (stretch, done) if done else None
+        if not done:
+            return None
+        tokens = self._tokens_each(leg.sequence)
+        return (stretch, done) if tokens == 1 else (stretch.burst(tokens), tokens)
 
     def check(self) -> None:
         """Asserts that each block and each leg is accounted for."""
@@ -253,6 +237,8 @@ class Engine:
             self.handovers.pull(self._legs[sequence], landed=self._pulled)
         if not plan.entries:
             return
+        if self._speculation is not None:
+            plan = self._speculation.join(plan, self._legs)
         iterations, start_s = self._iterations(plan), self._kernel.now_s
         times, most_s = self._parts.times, self._parts.stretch_s_max
         if iterations > 1 and plan.work.prefill_pairs:
@@ -288,6 +274,7 @@ class Engine:
         self._open = None
         self._is_awake = True  # it plans below, whatever happens meanwhile
         sequences = self.batch.commit(plan, iterations=iterations)
+        bursts = {} if self._speculation is None else self._speculation.settle()
         counts = self.counts
         counts.busy_s += stretch.end_s - stretch.start_s
         counts.iterations += iterations
@@ -300,12 +287,14 @@ class Engine:
             if leg.is_leaving:
                 continue
             if leg.leg is not Leg.PREFILL:
-                leg.stretches.append(stretch)
-                read_on(sequence, stretch)
-                made.append(made_by(leg, iterations))
+                tokens = bursts.get(sequence, iterations)
+                own = stretch if tokens == iterations else stretch.burst(tokens)
+                leg.stretches.append(own)
+                read_on(sequence, own)
+                made.append(made_by(leg, tokens))
+                counts.tokens_made += tokens
             if leg.leg is Leg.PREFILL or sequence.generated >= leg.output_tokens:
                 over.append(leg)
-        counts.tokens_made += iterations * len(made)
         ends = [self._finish(leg) for leg in over]
         given = [leg for leg in self._giving if leg.taker and leg.sequence in self._legs]
         self._giving.clear()
@@ -315,7 +304,7 @@ class Engine:
             self._drop(leg)
         self._leaving.clear()
         self._watcher.iterated(self, plan, stretch)
-        self._say(made)
+        self._reports.step(made)
         for event in ends:
             self._watcher.report(event)
         for leg in given:
@@ -325,26 +314,6 @@ class Engine:
         if self.is_alive:
             self._begin()
             self._turn()
-
-    def _say(self, made: list[TokensMade]) -> None:
-        """Reports a step, unless it made nothing and changed nothing: as between the chunks of a
-        long prompt."""
-        batch = self.batch
-        running = len(batch.running)
-        waiting = len(batch.waiting) + len(batch.pulling)
-        load = (running, waiting, batch.blocks_free)
-        if not made and load == self._said:
-            return
-        self._said = load
-        about = self.description
-        self._watcher.report(
-            StepObserved(
-                worker_id=about.worker_id,
-                incarnation=about.incarnation,
-                load=WorkerLoad(running=running, waiting=waiting, kv_blocks_free=load[2]),
-                made=tuple(made),
-            )
-        )
 
     def _finish(self, leg: EngineLeg) -> Event:
         request_id, attempt = leg.key
@@ -359,6 +328,10 @@ class Engine:
         self._drop(leg)
         return finished(leg, worker_id)
 
+    def _tokens_each(self, sequence: Sequence) -> int:
+        """That an iteration under way makes of one that makes some."""
+        return 1 if self._speculation is None else self._speculation.made(sequence)
+
     def _break_off(self, leg: EngineLeg) -> int:
         """A leg leaves in the midst of a stretch. Keeps the tokens that it has by now."""
         part = self.part_in_progress(leg.key)
@@ -372,14 +345,18 @@ class Engine:
 
     def _keep(self, leg: EngineLeg) -> None:
         self.handovers.keep(leg.key, blocks=self.batch.end_keeping_kv(leg.sequence))
-        del self._legs[leg.sequence]
-        self._keys.pop(leg.key, None)
+        self._forget(leg)
 
     def _drop(self, leg: EngineLeg) -> None:
         self.handovers.stop_pull(leg)
         self.batch.end(leg.sequence)
+        self._forget(leg)
+
+    def _forget(self, leg: EngineLeg) -> None:
         del self._legs[leg.sequence]
         self._keys.pop(leg.key, None)
+        if self._speculation is not None:
+            self._speculation.forget(leg.sequence)
 
     def _blocks_free(self) -> int:
         """Now, in the iteration in progress, behind which a cut stretch has no others."""

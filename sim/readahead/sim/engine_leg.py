@@ -14,6 +14,7 @@ from readahead.core.planning.sequence import Sequence
 from readahead.core.request import FinishReason, Leg, RequestId, WorkerId
 
 if TYPE_CHECKING:
+    from readahead.sim.drafts import RightDrafts
     from readahead.sim.engine_handovers import Handovers
     from readahead.sim.links import Transfer
     from readahead.sim.stretch import Stretch
@@ -36,6 +37,8 @@ class EngineLeg:
     """Where its request's tokens were made, one after the other; shared with the request."""
     source: Handovers | None = None
     """Whose KV a decode leg pulls."""
+    right: RightDrafts | None = None
+    """Which drafts of its text are right, where engines speculate; no policy sees it."""
     prefix: Prefix = ()
     answer_key: str = ""
     """Key of its answer as a segment, where a later prompt may carry it."""

@@ -20,6 +20,9 @@ class EngineCounts:
     tokens_made: int = 0
     tokens_computed: int = 0
     prefix_tokens_hit: int = 0
+    tokens_drafted: int = 0
+    tokens_accepted: int = 0
+    """Of those drafted."""
     legs: int = 0
     pulls: int = 0
     pulls_failed: int = 0
@@ -38,3 +41,5 @@ class EngineParts:
     stretch_s_max: float = math.inf
     """Longest stretch: how old the router's knowledge of an engine can become."""
     has_prefix_cache: bool = False
+    draft_tokens_max: int = 0
+    """Longest draft; 0: it does not speculate."""

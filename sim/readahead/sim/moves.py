@@ -77,6 +77,7 @@ class Moves:
             sequence=replace(sequence, computed=0, generated=0, blocks=0, is_pulled=True),
             output_tokens=leg.output_tokens,
             stretches=leg.stretches,
+            right=leg.right,
             prefix=leg.prefix,
             answer_key=leg.answer_key,
         )

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from readahead.core.cluster import Role
-from readahead.core.latency.iteration import IterationWork, iteration_s
 from readahead.core.planning.policy import Plan
 from readahead.core.reading.curves import Slo
 from readahead.core.reading.score import Ruler, Score
@@ -16,6 +15,7 @@ from readahead.ruler.run import Run
 from readahead.ruler.scoring import score_run
 from readahead.sim.asked import EndedRequest
 from readahead.sim.cluster import ClusterSpec
+from readahead.sim.cluster import zero_load_ttft_s as zero_load_ttft_s
 from readahead.sim.engine import Engine
 from readahead.sim.faults import Fault
 from readahead.sim.reduced import Reduced
@@ -60,6 +60,9 @@ class WorkerSummary:
     pulls: int
     pulls_failed: int
     prefix_tokens_hit: int
+    tokens_drafted: int
+    tokens_accepted: int
+    """Of those drafted."""
     incarnations: int
 
 
@@ -155,25 +158,6 @@ def promise(spec: ClusterSpec, request: EndedRequest) -> Slo | None:
     )
 
 
-def zero_load_ttft_s(spec: ClusterSpec, prompt_tokens: int) -> float:
-    """Time to the first token of such a prompt that has the cluster to itself, without noise."""
-    remote = spec.prefill and prompt_tokens >= spec.core.placement.remote_prefill_tokens_min
-    worker = spec.worker(Role.PREFILL if remote else Role.DECODE)
-    elapsed_s, done = 0.0, 0
-    while done < prompt_tokens:
-        chunk = min(worker.batch_tokens_max, prompt_tokens - done)
-        work = IterationWork(tokens=0, requests=0, past_tokens=0, prefill_pairs=0)
-        work = work.with_chunk(chunk, before_tokens=done)
-        elapsed_s += worker.true_scale * iteration_s(work, model=worker.latency)
-        done += chunk
-    if remote:
-        decode = spec.worker(Role.DECODE)
-        last = IterationWork(tokens=1, requests=1, past_tokens=prompt_tokens - 1, prefill_pairs=0)
-        elapsed_s += spec.link.alone_s(prompt_tokens * spec.kv_token_bytes)
-        elapsed_s += decode.true_scale * iteration_s(last, model=decode.latency)
-    return elapsed_s
-
-
 def worker_summaries(world: World) -> tuple[WorkerSummary, ...]:
     """What each worker did."""
     whole_s = world.kernel.now_s
@@ -198,6 +182,8 @@ def worker_summaries(world: World) -> tuple[WorkerSummary, ...]:
                 pulls=sum(one.pulls for one in counts),
                 pulls_failed=sum(one.pulls_failed for one in counts),
                 prefix_tokens_hit=sum(one.prefix_tokens_hit for one in counts),
+                tokens_drafted=sum(one.tokens_drafted for one in counts),
+                tokens_accepted=sum(one.tokens_accepted for one in counts),
                 incarnations=len(lives),
             )
         )

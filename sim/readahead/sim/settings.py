@@ -12,10 +12,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from readahead.core.config import Checked, CoreConfig, require
+from readahead.core.latency.iteration import LatencyModel
 from readahead.core.latency.profile import Profile
 from readahead.core.latency.profile_text import profile
 from readahead.core.planning.policies.registry import make_policy
+from readahead.core.planning.policies.slos_serve import SlosServe
 from readahead.sim.cluster import ClusterSpec, WorkerSpec
+from readahead.sim.drafts import Predictability
 from readahead.sim.links import LINKS, Link
 from readahead.workload.spec_problems import first_problem
 
@@ -51,7 +54,19 @@ class ClusterSettings(Checked):
     """What every request says is the most it wants."""
     tells_true_length: bool = False
     """Each request says its true length instead, as a load generator does. Only to compare."""
+    tells_slo: bool | None = None
+    """Engines go by what scenarios promise, not by readers' paces; not said: under `slos-serve`,
+    whose promises those are."""
     has_prefix_cache: bool = False
+    draft_tokens_max: int = 0
+    """Longest draft that engines verify in one iteration; 0: no speculation."""
+    draft_step_s: float = 0.0
+    """What each step of drafting takes on top of what the profile says, as of a small model beside
+    the large one; drafts that are looked up in the text take nothing."""
+    acceptance: float = 0.6
+    """Probability that a drafted token is right if all before it are, the mean of all answers."""
+    acceptance_spread: float = 0.15
+    """Its standard deviation from answer to answer."""
     true_scale: float = 1.0
     """True iteration times over those that schedulers believe."""
     noise_sigma: float = 0.0
@@ -75,7 +90,7 @@ class ClusterSettings(Checked):
         make_policy(self.policy, self.knobs)
         kv_blocks = self.kv_blocks or found.kv_blocks
         worker = WorkerSpec(
-            latency=found.latency,
+            latency=_with_draft_step(found.latency, self.draft_step_s),
             kv_blocks=kv_blocks,
             block_tokens=found.block_tokens,
             requests_max=self.requests_max,
@@ -85,6 +100,7 @@ class ClusterSettings(Checked):
             true_scale=self.true_scale,
             noise_sigma=self.noise_sigma,
             has_prefix_cache=self.has_prefix_cache,
+            draft_tokens_max=self.draft_tokens_max,
         )
         return ClusterSpec(
             policy=lambda _: make_policy(self.policy, self.knobs),
@@ -93,11 +109,24 @@ class ClusterSettings(Checked):
             decode=self.decode,
             link=link_named(self.link, found),
             kv_token_bytes=found.kv_token_bytes,
+            predictability=Predictability(mean=self.acceptance, spread=self.acceptance_spread),
             core=self.core,
             output_tokens_max=self.output_tokens_max,
             tells_true_length=self.tells_true_length,
+            tells_slo=self.policy == SlosServe.name if self.tells_slo is None else self.tells_slo,
             stretch_s_max=float("inf") if self.stretch_s_max is None else self.stretch_s_max,
         )
+
+
+def _with_draft_step(model: LatencyModel, draft_step_s: float) -> LatencyModel:
+    require("draft_step_s", draft_step_s, least=0)
+    if not draft_step_s:
+        return model
+    planes = tuple(
+        dataclasses.replace(each, draft_step_s=each.draft_step_s + draft_step_s)
+        for each in model.planes
+    )
+    return dataclasses.replace(model, planes=planes)
 
 
 def link_named(name: str, found: Profile) -> Link:

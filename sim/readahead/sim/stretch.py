@@ -66,6 +66,11 @@ class Stretch:
         """Its first so many iterations, for one who leaves early."""
         return Stretch(self.start_s, iterations, series=None, ends_s=self.ends_s()[:iterations])
 
+    def burst(self, tokens: int) -> Stretch:
+        """One iteration, as one sees it who gets so many tokens at its end."""
+        ends_s = array("d", (self.end_s,)) * tokens
+        return Stretch(self.start_s, tokens, series=None, ends_s=ends_s)
+
     def done_by(self, now_s: float) -> int:
         """Iterations whose end has come."""
         if now_s >= self.end_s:

@@ -28,7 +28,8 @@ from readahead.core.planning.sequence import Sequence as EngineSequence
 from readahead.core.request import Leg, RequestId, WorkerId
 from readahead.core.router_state import RouterState
 from readahead.sim.asked import AskedRequest
-from readahead.sim.cluster import ClusterSpec
+from readahead.sim.cluster import ClusterSpec, zero_load_ttft_s
+from readahead.sim.drafts import RightDrafts
 from readahead.sim.engine import Engine
 from readahead.sim.engine_leg import EngineLeg, Key
 from readahead.sim.engine_parts import EngineParts
@@ -99,6 +100,8 @@ class World:
         self._is_telling = False
         self._is_shared = any(spec.worker(role).contention for role in self.roles.values())
         self._computing: set[WorkerId] = set()
+        self._answers: dict[RequestId, tuple[int, float]] = {}
+        """Of those who think: after how many tokens the answer comes, and at which pace."""
         self._timer: Appointment | None = None
         for worker_id in self.roles:
             self._join(worker_id)
@@ -137,7 +140,10 @@ class World:
         self._arm()
 
     def iterated(self, engine: Engine, plan: Plan, stretch: Stretch) -> None:
-        """Passes it on."""
+        """Passes it on. Whoever has ended thinking goes on at the pace of his answer."""
+        if self._answers:
+            for sequence, _ in plan.entries:
+                self._next_stage(sequence)
         self._sink.iterated(engine, plan, stretch)
 
     def turned(self, engine: Engine, *, is_computing: bool) -> None:
@@ -151,9 +157,9 @@ class World:
             self._computing.discard(worker_id)
         for other_id, other in self.engines.items():
             if other is not engine:
-                self._slow(other, other_id)
+                self._set_speed(other, other_id)
 
-    def _slow(self, engine: Engine, worker_id: WorkerId) -> None:
+    def _set_speed(self, engine: Engine, worker_id: WorkerId) -> None:
         """By as many others as compute now."""
         share = self._spec.worker(self.roles[worker_id]).contention
         engine.slow_by(1 + share * len(self._computing - {worker_id}))
@@ -165,6 +171,7 @@ class World:
             case SubmitLeg():
                 self._submit(command)
             case EndRequest():
+                self._answers.pop(command.request_id, None)
                 self.users.ended(command)
             case MigrateLeg():
                 self.moves.begin(command)
@@ -178,6 +185,12 @@ class World:
         asked = self.asked[command.request_id]
         engine = self.engines[command.worker_id]
         asked.engine, asked.attempt = engine, command.attempt
+        if (
+            asked.right is None
+            and self._spec.worker(self.roles[command.worker_id]).draft_tokens_max
+        ):
+            seed = f"{self._seed}/{asked.request_id}"
+            asked.right = RightDrafts(self._spec.predictability, seed=seed)
         leg = command.leg
         sequence = EngineSequence(
             request_id=command.request_id,
@@ -190,17 +203,42 @@ class World:
             is_pulled=leg is Leg.DECODE,
             is_prefill_only=leg is Leg.PREFILL,
         )
+        if self._spec.tells_slo:
+            self._promise(sequence, asked)
         engine.submit(
             EngineLeg(
                 leg=leg,
                 sequence=sequence,
                 output_tokens=asked.output_tokens,
                 stretches=asked.stretches,
+                right=asked.right,
                 source=asked.source.handovers if asked.source is not None else None,
                 prefix=asked.prefix,
                 answer_key=answer_key(asked.session, asked.index),
             )
         )
+
+    def _promise(self, sequence: EngineSequence, asked: AskedRequest) -> None:
+        """Tells the engine the due times of the scenario instead of the reader's."""
+        slo, turn = asked.turn.slo, asked.turn
+        if slo is None:
+            return
+        pace_tok_s = 1 / slo.tpot_s
+        if turn.thinking_tokens and slo.think_tpot_s is not None:
+            self._answers[sequence.request_id] = (turn.thinking_tokens, pace_tok_s)
+            pace_tok_s = 1 / slo.think_tpot_s
+        alone_s = zero_load_ttft_s(self._spec, asked.prompt_tokens)
+        sequence.pace_tok_s = pace_tok_s
+        sequence.reads_until = asked.arrival_s + slo.ttft_slowdown * alone_s
+
+    def _next_stage(self, sequence: EngineSequence) -> None:
+        answer = self._answers.get(sequence.request_id)
+        if answer is None or sequence.generated < answer[0]:
+            return
+        thinking_tokens, pace_tok_s = self._answers.pop(sequence.request_id)
+        slower_s = 1 / pace_tok_s - 1 / sequence.pace_tok_s
+        sequence.reads_until += (sequence.generated - thinking_tokens) * slower_s
+        sequence.pace_tok_s = pace_tok_s
 
     def _moved(self, key: Key, engine: Engine) -> None:
         if asked := self.asked.get(key[0]):
@@ -244,11 +282,12 @@ class World:
             ),
             stretch_s_max=spec.stretch_s_max,
             has_prefix_cache=worker.has_prefix_cache,
+            draft_tokens_max=worker.draft_tokens_max,
         )
         engine = Engine(parts, kernel=self.kernel, network=self.network, watcher=self)
         self.engines[worker_id] = engine
         if self._is_shared:
-            self._slow(engine, worker_id)
+            self._set_speed(engine, worker_id)
         self.report(WorkerJoined(description=engine.description))
 
     def _fail(self, fault: Fault) -> None:

@@ -42,6 +42,7 @@ CHAT_TEMPLATE: Final = (
 )
 ASSISTANT_ID: Final = SPECIAL_TOKENS.index("<|assistant|>")
 
+LAYERS: Final = 4
 LOGIT_SCALE: Final = 20.0
 """Sampling at temperature 1 then stays, nearly always, among tokens that may follow."""
 
@@ -56,7 +57,8 @@ class TinyModel:
     vocabulary_tokens: int = 2048
     hidden: int = 256
     intermediate: int = 512
-    layers: int = 4
+    layers: int = LAYERS
+    """With one it drafts for the whole model: the same tokenizer, the same followers."""
     heads: int = 4
     kv_heads: int = 2
     context_tokens_max: int = 4096
@@ -68,7 +70,8 @@ class TinyModel:
     @property
     def folder_name(self) -> str:
         """Tells apart every model that differs."""
-        return f"tiny-v{VERSION}-{self.dtype}-seed{self.seed}"
+        name = f"tiny-v{VERSION}-{self.dtype}-seed{self.seed}"
+        return name if self.layers == LAYERS else f"{name}-layers{self.layers}"
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:

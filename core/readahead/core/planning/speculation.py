@@ -62,6 +62,38 @@ def tokens_per_verification(draft_tokens: int, *, acceptance: float) -> float:
     return math.fsum(acceptance**step for step in range(draft_tokens))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftChoice:
+    """An iteration's length that may be the best one, whoever decodes."""
+
+    iteration_s: float
+    draft_tokens: tuple[int, ...]
+    """By pace, the fewest to verify with which it is kept; 0 where no length keeps it."""
+
+
+def draft_choices(
+    paces_s: Sequence[float], *, acceptance: float, draft_tokens_max: int = DRAFT_TOKENS_MAX
+) -> tuple[DraftChoice, ...]:
+    """What `plan_drafts` tries, for requests of any of these times per token.
+
+    It depends on nothing else, so that who plans often makes it once. Of those who decode, each
+    must have a length; where one has not, the choice is none.
+
+    Raises:
+        ValueError: `draft_tokens_max` is below 1, or `acceptance` is not within 0..1.
+    """
+    require("draft_tokens_max", draft_tokens_max, least=1)
+    yields = _yields(acceptance, draft_tokens_max)
+    bounds = sorted({pace_s * each for pace_s in paces_s for each in yields})
+    return tuple(
+        DraftChoice(
+            iteration_s=bound,
+            draft_tokens=tuple(_shortest(yields, pace_s, bound) for pace_s in paces_s),
+        )
+        for bound in bounds
+    )
+
+
 def plan_drafts(
     classes: Sequence[PaceClass],
     *,
@@ -91,16 +123,26 @@ def plan_drafts(
     require("draft_tokens_max", draft_tokens_max, least=1)
     if not any(each.requests for each in classes):
         raise ValueError("classes must have at least one request")
-    yields = [
-        tokens_per_verification(length, acceptance=acceptance)
-        for length in range(1, draft_tokens_max + 1)
-    ]
+    yields = _yields(acceptance, draft_tokens_max)
     found = [
         plan
         for bound in sorted({c.token_s * each for c in classes if c.requests for each in yields})
         if (plan := _within(bound, classes, yields, tokens_within)) is not None
     ]
     return max(found, key=_merit)
+
+
+def _yields(acceptance: float, draft_tokens_max: int) -> list[float]:
+    return [
+        tokens_per_verification(length, acceptance=acceptance)
+        for length in range(1, draft_tokens_max + 1)
+    ]
+
+
+def _shortest(yields: list[float], token_s: float, iteration_s: float) -> int:
+    """The fewest tokens to verify with which so long an iteration is borne; 0 for none."""
+    least = iteration_s * (1 - _TIE)
+    return next((n for n, tokens in enumerate(yields, 1) if token_s * tokens >= least), 0)
 
 
 def _within(
@@ -112,10 +154,8 @@ def _within(
     """The shortest lengths that bear such iterations; None where some class cannot."""
     lengths = []
     for each in classes:
-        least = iteration_s * (1 - _TIE)
-        fits = (n for n, tokens in enumerate(yields, 1) if each.token_s * tokens >= least)
-        length = next(fits, None) if each.requests else 1
-        if length is None:
+        length = _shortest(yields, each.token_s, iteration_s) if each.requests else 1
+        if not length:
             return None
         lengths.append(length)
     return planned(classes, lengths, iteration_s=iteration_s, tokens_within=tokens_within)

@@ -128,6 +128,8 @@ def rates(spec: ClusterSpec) -> Rates:
     worker = spec.worker(Role.DECODE)
     if spec.prefill and spec.worker(Role.PREFILL) != worker:
         raise ValueError("prefill and decode workers must be alike to be bounded together")
+    if worker.draft_tokens_max:
+        raise ValueError("draft_tokens_max must be 0 for a certain bound: drafts make more tokens")
     if worker.noise_sigma:
         raise ValueError(f"noise_sigma must be 0 for a certain bound, is {worker.noise_sigma}")
     return Rates(
