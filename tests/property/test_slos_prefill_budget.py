@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -113,6 +114,33 @@ def test_drafts_add_budget_for_a_tight_tier(decoding: int, least: float) -> None
     counts = (decoding, 0, 0)
     assert drafted.line(counts).draft_tokens is not None
     assert drafted.line(counts).tokens_per_s > least * plain.line(counts).tokens_per_s
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(counts=COUNTS, acceptance=st.sampled_from([0.3, 0.6, 0.9]))
+def test_no_draft_lengths_leave_more(counts: tuple[int, ...], acceptance: float) -> None:
+    """All lengths are tried, each with the longest batch that keeps every pace."""
+    drafted = made(LINEAR, Drafts(acceptance=acceptance, draft_tokens_max=6))
+    most = made(LINEAR).line(counts).tokens_per_s
+    for lengths in itertools.product(*(range(1, 7) if count else [1] for count in counts)):
+        used = [each for each in zip(lengths, TIERS, counts, strict=True) if each[2]]
+        if not used:
+            continue
+        batch_s = min(tier * sum(acceptance**k for k in range(n)) for n, tier, _ in used)
+        busy_s = drafted.base_s + (max(n for n, _, _ in used) - 1) * drafted.draft_step_s
+        busy_s += sum(c * (drafted.decode_s + (n - 1) * drafted.verify_s) for n, _, c in used)
+        most = max(most, (1 - busy_s / batch_s) / drafted.token_s(batch_s))
+    assert drafted.line(counts).tokens_per_s == pytest.approx(most)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(model=st.sampled_from(MODELS), counts=COUNTS, tier=st.integers(0, 2))
+def test_with_drafts_one_more_never_adds_tokens_per_second(
+    model: LatencyModel, counts: tuple[int, ...], tier: int
+) -> None:
+    budget = made(model, Drafts(acceptance=0.7))
+    more = tuple(count + (index == tier) for index, count in enumerate(counts))
+    assert budget.line(more).tokens_per_s <= budget.line(counts).tokens_per_s
 
 
 @pytest.mark.parametrize(

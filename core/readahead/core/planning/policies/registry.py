@@ -11,6 +11,7 @@ from readahead.core.planning.policies.andes import Andes
 from readahead.core.planning.policies.readahead import Readahead
 from readahead.core.planning.policies.sarathi import Sarathi
 from readahead.core.planning.policies.slack import Slack
+from readahead.core.planning.policies.slos_serve import SlosServe
 from readahead.core.planning.policies.tokenflow import TokenFlow
 from readahead.core.planning.policies.vllm import Vllm
 from readahead.core.planning.policies.vllm_chunked import VllmChunked
@@ -22,6 +23,7 @@ PolicyType = (
     | type[Sarathi]
     | type[Andes]
     | type[TokenFlow]
+    | type[SlosServe]
     | type[Slack]
     | type[Readahead]
 )
@@ -33,6 +35,7 @@ POLICIES: Final[Mapping[str, PolicyType]] = MappingProxyType(
         Sarathi.name: Sarathi,
         Andes.name: Andes,
         TokenFlow.name: TokenFlow,
+        SlosServe.name: SlosServe,
         Slack.name: Slack,
         Readahead.name: Readahead,
     }

@@ -9,8 +9,9 @@ a straight line in the interval's length:
     tokens(span) = tokens_per_s · span - cut_tokens
 
 The line costs at most one batch's base per interval and buys two laws. More requests that decode
-never lessen `cut_tokens` nor raise `tokens_per_s`; so a due time that moves back never makes an
-accepted set infeasible. And one comparison tells which of two plans is the better one.
+never raise `tokens_per_s`, nor, without drafts, lessen `cut_tokens`; so a due time that moves back
+never makes an accepted set infeasible. And one comparison tells which of two plans is the better
+one.
 
 Ref: [SLOs-Serve] PB*, dynamic batch size.
 Differs: batches end with the interval and are equally long, where the source ends each at the
@@ -24,10 +25,12 @@ from dataclasses import dataclass
 
 from readahead.core.latency.iteration import LatencyModel
 from readahead.core.planning.slos.tiers import Counts, Drafts, Prompt, Segment
-from readahead.core.planning.speculation import PaceClass, plan_drafts
+from readahead.core.planning.speculation import draft_choices
 
 ROUNDING = 1e-9
 """Relative: times that differ by less are one."""
+LINES_MAX = 20_000
+"""Lines that a budget keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,28 @@ class _Batch:
     """Prompt tokens a second where nobody decodes."""
     request_tokens_per_s: tuple[float, ...]
     """Of them, what a request of each tier takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verification:
+    """A batch in which everybody's drafts are verified, for one set of tiers in use."""
+
+    batch_s: float
+    draft_tokens: tuple[int, ...]
+    free_tokens_per_s: float
+    """Prompt tokens a second beside the longest draft's steps alone."""
+    request_tokens_per_s: tuple[float, ...]
+    """Of them, what a request of each tier takes."""
+    steps_s: float
+    request_s: tuple[float, ...]
+    """Seconds of a batch that a request of each tier takes."""
+
+    def is_behind(self, other: _Verification) -> bool:
+        """Whether that one leaves no less, whoever decodes."""
+        return other.free_tokens_per_s >= self.free_tokens_per_s and all(
+            its <= own
+            for its, own in zip(other.request_tokens_per_s, self.request_tokens_per_s, strict=True)
+        )
 
 
 class PrefillBudget:
@@ -106,6 +131,16 @@ class PrefillBudget:
         self.least_token_s = self.token_s(usable[0])
         self._batches = [self._batch(tier) for tier in usable]
         self._lines: dict[Counts, Line] = {}
+        self._choices = (
+            draft_choices(
+                tiers,
+                acceptance=drafts.acceptance,
+                draft_tokens_max=drafts.draft_tokens_max,
+            )
+            if drafts
+            else ()
+        )
+        self._verifications: dict[tuple[bool, ...], list[_Verification]] = {}
 
     def token_s(self, batch_s: float) -> float:
         """Seconds of a prompt token in batches of at most so long."""
@@ -137,8 +172,11 @@ class PrefillBudget:
         if line is None:
             line = self._plain(counts)
             if self.drafts is not None and any(counts):
-                drafted = self._drafted(counts, self.drafts)
-                line = max(line, drafted, key=lambda each: each.tokens_per_s)
+                drafted = self._drafted(counts)
+                if drafted is not None and drafted.tokens_per_s > line.tokens_per_s:
+                    line = drafted
+            if len(self._lines) >= LINES_MAX:
+                self._lines.clear()
             self._lines[counts] = line
         return line
 
@@ -158,34 +196,60 @@ class PrefillBudget:
                 best_s, best = each.batch_s, left
         return Line(tokens_per_s=best, cut_tokens=cut_tokens, batch_s=best_s)
 
-    def _drafted(self, counts: Counts, drafts: Drafts) -> Line:
-        requests = sum(counts)
-        beside_s = self.base_s + requests * (self.decode_s - self.verify_s)
-
-        def within(seconds: float, steps: int) -> int:
-            return math.floor((seconds - beside_s - steps * self.draft_step_s) / self.verify_s)
-
-        plan = plan_drafts(
-            [
-                PaceClass(token_s=tier, requests=count)
-                for tier, count in zip(self.tiers, counts, strict=True)
-            ],
-            acceptance=drafts.acceptance,
-            tokens_within=within,
-            draft_tokens_max=drafts.draft_tokens_max,
-        )
-        used = sum(n * count for n, count in zip(plan.draft_tokens, counts, strict=True))
-        steps = max(n for n, count in zip(plan.draft_tokens, counts, strict=True) if count) - 1
-        busy_s = beside_s + steps * self.draft_step_s + used * self.verify_s
-        rate = -math.inf
-        if plan.iteration_s > self.empty_s:
-            rate = (1 - busy_s / plan.iteration_s) / self.token_s(plan.iteration_s)
+    def _drafted(self, counts: Counts) -> Line | None:
+        """The best of the batches in which drafts are verified; None where there is none."""
+        used = tuple([count > 0 for count in counts])
+        ways = self._verifications.get(used)
+        if ways is None:
+            ways = self._verifications[used] = self._ways(used)
+        best, best_way = -math.inf, None
+        for way in ways:
+            left = way.free_tokens_per_s
+            for count, taken in zip(counts, way.request_tokens_per_s, strict=True):
+                left -= count * taken
+            if left > best:
+                best, best_way = left, way
+        if best_way is None:
+            return None
+        requests_s = [count * each for count, each in zip(counts, best_way.request_s, strict=True)]
         return Line(
-            tokens_per_s=rate,
-            cut_tokens=busy_s / self.least_token_s,
-            batch_s=plan.iteration_s,
-            draft_tokens=plan.draft_tokens,
+            tokens_per_s=best,
+            cut_tokens=(self.base_s + best_way.steps_s + sum(requests_s)) / self.least_token_s,
+            batch_s=best_way.batch_s,
+            draft_tokens=best_way.draft_tokens,
         )
+
+    def _ways(self, used: tuple[bool, ...]) -> list[_Verification]:
+        """All batches worth trying while these tiers are in use, and no others."""
+        ways: list[_Verification] = []
+        for choice in self._choices:
+            lengths = [
+                n if is_used else 1 for n, is_used in zip(choice.draft_tokens, used, strict=True)
+            ]
+            if not all(lengths) or choice.iteration_s <= self.empty_s:
+                continue
+            batch_s, steps_s = choice.iteration_s, (max(lengths) - 1) * self.draft_step_s
+            token_s = self.token_s(batch_s)
+            request_s = tuple(self.decode_s + (n - 1) * self.verify_s for n in lengths)
+            ways.append(
+                _Verification(
+                    batch_s,
+                    tuple(lengths),
+                    (1 - (self.base_s + steps_s) / batch_s) / token_s,
+                    tuple(
+                        each / (batch_s * token_s) if is_used else 0.0
+                        for each, is_used in zip(request_s, used, strict=True)
+                    ),
+                    steps_s,
+                    request_s,
+                )
+            )
+        kept: list[_Verification] = []
+        for way in ways:
+            if not any(way.is_behind(other) for other in kept):
+                kept = [other for other in kept if not other.is_behind(way)]
+                kept.append(way)
+        return kept
 
     def segment(self, counts: Counts, start_s: float, end_s: float) -> Segment:
         """The batches that the line stands for."""
