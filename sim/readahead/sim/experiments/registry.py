@@ -14,13 +14,21 @@ MODULES = {
     "disaggregation": "disaggregation",
     "migration": "migration",
     "ranking": "ranking",
+    "capacity": "capacity",
 }
 """Each module here has an `EXPERIMENT`. In this order they are shown."""
+TAKES_HOURS = ("capacity",)
+"""Those that run only when they are named."""
 
 
 def names() -> list[str]:
     """Those there are."""
     return list(MODULES)
+
+
+def usual_names() -> list[str]:
+    """Those that run when none is named."""
+    return [name for name in MODULES if name not in TAKES_HOURS]
 
 
 def experiment(name: str) -> Experiment:
