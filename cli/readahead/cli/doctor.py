@@ -19,6 +19,8 @@ from readahead.cli.up import tiny_model
 from readahead.cli.up.cluster import redis_binary
 from readahead.cli.up.options import is_port_free
 from readahead.cli.up.supervisor import count_gpus
+from readahead.services.engine.vllm_internals import PINNED_VERSION, PRODUCTION, problems
+from readahead.services.engine.vllm_sources import VllmSources, installed_folder
 
 MEMORY_GIB_MIN: Final = 6.0
 """What the default cluster needs at most."""
@@ -62,6 +64,7 @@ def findings(
     """Everything worth looking at, most basic first."""
     yield _python()
     yield from _packages()
+    yield from _vllm()
     yield _nixl()
     yield _redis()
     yield _model(model, environ)
@@ -70,6 +73,7 @@ def findings(
     yield _memory()
     yield _cores()
     yield _gpu()
+    yield from _speculation(environ)
 
 
 def _python() -> Finding:
@@ -104,6 +108,21 @@ def _package(*alternatives: str) -> Finding:
     )
 
 
+def _vllm() -> Iterator[Finding]:
+    """Whether vLLM has inside what we rely on; nothing where it is not installed."""
+    folder = installed_folder()
+    if folder is None:
+        return
+    sources = VllmSources(folder)
+    missing = sorted({problem.what for problem in problems(sources, features=PRODUCTION)})
+    yield Finding(
+        subject="inside vLLM",
+        verdict=Verdict.MISSING if missing else Verdict.OK,
+        found=f"{sources.version} lacks {', '.join(missing)}" if missing else "as relied on",
+        remedy=f"install vLLM {PINNED_VERSION}" if missing else "",
+    )
+
+
 def _nixl() -> Finding:
     try:
         import_module("nixl._api")
@@ -115,6 +134,17 @@ def _nixl() -> Finding:
             remedy=ENVIRONMENT_REMEDY,
         )
     return Finding(subject="NIXL import", verdict=Verdict.OK, found="works")
+
+
+def _speculation(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What it costs, where the environment switches on the kind that costs something."""
+    if environ.get("READAHEAD_WORKER__ENGINE__SPECULATION__METHOD") == "ngram":
+        yield Finding(
+            subject="speculation",
+            verdict=Verdict.NOTE,
+            found="ngram: vLLM does not schedule asynchronously with it",
+            remedy="nothing on a CPU, where it never does; else draft_model keeps it",
+        )
 
 
 def _redis() -> Finding:

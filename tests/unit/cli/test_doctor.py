@@ -28,6 +28,15 @@ def test_a_missing_model_is_essential(tmp_path: Path) -> None:
     assert finding.remedy
 
 
+def test_speculation_that_ends_asynchronous_scheduling_is_a_note() -> None:
+    """And no word of it where it is not switched on."""
+    name = "READAHEAD_WORKER__ENGINE__SPECULATION__METHOD"
+    for method, said in (("ngram", 1), ("draft_model", 0), ("", 0)):
+        found = list(findings(model=None, ports={}, environ={name: method}))
+        notes = [finding for finding in found if finding.subject == "speculation"]
+        assert [note.verdict for note in notes] == [Verdict.NOTE] * said
+
+
 def test_a_port_in_use_is_a_note_with_the_option() -> None:
     """Another port will do."""
     with socket.socket() as other:

@@ -1,170 +1,158 @@
-"""The parts of vLLM that are not public and that we rely on, checked at each start.
+"""Checks that a vLLM has everything inside that we rely on, and says what a version lacks.
 
-docs/reference/vllm-internals.md says what each is used for.
+`python -m readahead.services.engine.vllm_internals [FOLDER]` prints a line for each feature, for
+the vLLM that is installed or for the package `vllm` in a folder, such as an unpacked wheel. The
+exit code is 1 where something is missing.
+
+What we rely on is declared in the modules `vllm_internals_*`. An engine checks it
+at each start; docs/reference/vllm-versions.md shows it, and which versions have it.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from vllm import __version__ as vllm_version
-from vllm.config import VllmConfig
-from vllm.distributed.kv_transfer.kv_connector.v1.nixl import base_scheduler, base_worker, metadata
-from vllm.distributed.kv_transfer.kv_connector.v1.nixl.connector import (
-    NixlBaseConnector,
-    NixlPullConnector,
-)
-from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_scheduler import (
-    NixlPullConnectorScheduler,
-)
-from vllm.distributed.kv_transfer.kv_connector.v1.nixl.pull_worker import NixlPullConnectorWorker
-from vllm.distributed.kv_transfer.kv_connector.v1.nixl.stats import NixlKVConnectorStats
-from vllm.model_executor.models import registry
-from vllm.outputs import RequestOutput
-from vllm.v1.core.block_pool import BlockPool
-from vllm.v1.core.kv_cache_manager import KVCacheManager
-from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.interface import PauseState
-from vllm.v1.core.sched.request_queue import FCFSRequestQueue
-from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.core import EngineCore
-from vllm.v1.engine.core_client import AsyncMPClient, MPClient
-from vllm.v1.engine.input_processor import InputProcessor
-from vllm.v1.metrics.stats import RequestStateStats, SchedulerStats
-from vllm.v1.request import Request, RequestStatus
+from readahead.services.engine.vllm_internal import Feature, Internal
+from readahead.services.engine.vllm_internals_drafts import SPECULATION_INTERNALS
+from readahead.services.engine.vllm_internals_engine import ENGINE_INTERNALS
+from readahead.services.engine.vllm_internals_fallback import FALLBACK_INTERNALS
+from readahead.services.engine.vllm_internals_grpc import GRPC_INTERNALS
+from readahead.services.engine.vllm_internals_moved import MIGRATION_INTERNALS
+from readahead.services.engine.vllm_internals_nixl import NIXL_INTERNALS
+from readahead.services.engine.vllm_internals_parking import PARKING_INTERNALS
+from readahead.services.engine.vllm_internals_scheduler import SCHEDULER_INTERNALS
+from readahead.services.engine.vllm_internals_setup import SETUP_INTERNALS
+from readahead.services.engine.vllm_internals_tests import TEST_INTERNALS
+from readahead.services.engine.vllm_sources import UNKNOWN, VllmSources, installed_folder
 
 PINNED_VERSION = "0.32.0"
 
-_ATTRIBUTES: tuple[tuple[object, tuple[str, ...]], ...] = (
-    (AsyncLLM, ("errored", "generate", "shutdown", "from_vllm_config")),
-    (AsyncMPClient, ("call_utility_async",)),
-    (
-        Scheduler,
-        (
-            "get_request_counts",
-            "schedule",
-            "update_from_output",
-            "add_request",
-            "_free_request",
-            "_preempt_request",
-            "_request_blocks_can_be_freed",
-        ),
-    ),
-    (AsyncScheduler, ("schedule", "update_from_output")),
-    (BlockPool, ("get_num_free_blocks",)),
-    (KVCacheManager, ("get_computed_blocks",)),
-    (FCFSRequestQueue, ("clear", "extend")),
-    (PauseState, ("UNPAUSED",)),
-    (RequestStatus, ("RUNNING", "WAITING", "PREEMPTED")),
-    (NixlBaseConnector, ("update_connector_output",)),
-    (NixlPullConnector, ("start_load_kv",)),
-    (
-        NixlPullConnectorScheduler,
-        ("request_finished", "update_connector_output", "build_connector_meta"),
-    ),
-    (NixlPullConnectorWorker, ("start_load_kv", "_get_new_notifs", "_handle_heartbeat")),
-    (registry, ("ModelRegistry", "_LazyRegisteredModel", "_RegisteredModel")),
-    (registry._LazyRegisteredModel, ("load_model_cls",)),
-    (registry._RegisteredModel, ("from_model_cls",)),
+INTERNALS: tuple[Internal, ...] = (
+    *ENGINE_INTERNALS,
+    *SETUP_INTERNALS,
+    *SCHEDULER_INTERNALS,
+    *NIXL_INTERNALS,
+    *GRPC_INTERNALS,
+    *FALLBACK_INTERNALS,
+    *PARKING_INTERNALS,
+    *MIGRATION_INTERNALS,
+    *SPECULATION_INTERNALS,
+    *TEST_INTERNALS,
 )
 
-_IN_SOURCE: tuple[tuple[object, tuple[str, ...]], ...] = (
-    (
-        Scheduler,
-        (
-            "self.connector = ",
-            "self.kv_cache_manager = ",
-            "self.vllm_config = ",
-            "self.requests",
-            "finished_sending",
-            "self.running: list[Request] = []",
-            "self.waiting = create_request_queue(",
-            "self.kv_holding_waiting = create_request_queue(",
-            "self.prev_step_scheduled_req_ids: set[str]",
-            "self.max_num_active_reqs = ",
-            "self.max_num_scheduled_tokens = ",
-            "token_budget = self.max_num_scheduled_tokens",
-            "num_running >= self.max_num_active_reqs",
-            "self.scheduler_config.long_prefill_token_threshold",
-            "self._pause_state: PauseState",
-            "self.requires_kv_delivery = ",
-            "self.num_spec_tokens = ",
-            "self.block_size = block_size",
-            "preempted_req_ids=self.reset_preempted_req_ids",
-        ),
-    ),
-    (KVCacheManager, ("self.block_pool = ", "self.watermark_blocks = ")),
-    (
-        Request,
-        (
-            "self._all_token_ids",
-            "self._output_token_ids",
-            "self.num_output_placeholders = ",
-            "self.num_stale_output_tokens = ",
-            "self.drop_stale_output = ",
-            "self.num_computed_tokens = ",
-            "self.num_prompt_tokens = ",
-            "self.kv_transfer_params",
-        ),
-    ),
-    (EngineCore, ("self.scheduler",)),
-    (
-        AsyncLLM,
-        (
-            "self.engine_core = ",
-            "self.model_config = ",
-            "self.output_handler: ",
-            "output_processor.propagate_error(",
-        ),
-    ),
-    (MPClient, ("self.resources = BackgroundResources(ctx=",)),
-    (NixlBaseConnector, ("self.connector_scheduler", "self.connector_worker")),
-    (
-        base_worker.NixlBaseConnectorWorker,
-        (
-            "self._reqs_to_send: dict[ReqId, float]",
-            "self._reqs_to_process: set[ReqId]",
-            "self.consumer_notification_counts_by_req",
-            "self.expected_consumer_notifications_by_req",
-            "self._get_new_notifs()",
-            "os.sched_setaffinity(0, rsv_cores_for_kv)",
-        ),
-    ),
-    (base_scheduler.NixlBaseConnectorScheduler, ('"kv_lease_duration"',)),
-    (metadata.NixlConnectorMetadata, ("self.reqs_to_send",)),
-    (NixlKVConnectorStats, ('"bytes_transferred"',)),
-    (InputProcessor, ('f"{request.external_req_id}-{random_uuid():.8}"',)),
-    (RequestStateStats, ("queued_ts", "scheduled_ts", "first_token_ts")),
-    (SchedulerStats, ("num_running_reqs", "num_skipped_waiting_reqs", "kv_cache_usage")),
-    (RequestOutput, ("self.kv_transfer_params", "self.metrics")),
-    (VllmConfig, ("cache_config", "scheduler_config")),
-)
-"""Names that exist only on instances, looked for in the class's source."""
+PRODUCTION = tuple(feature for feature in Feature if feature is not Feature.TESTS)
 
 
-def check_internals() -> None:
-    """Checks that this vLLM is the one relied on.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that a vLLM does not have as it is declared."""
+
+    internal: Internal
+    what: str
+    """The name, with its owner's; or what else it should be."""
+
+
+def check_internals(features: Iterable[Feature] = PRODUCTION) -> None:
+    """Checks the vLLM that is installed.
 
     Raises:
-        RuntimeError: it lacks something; names it, and the version to install.
+        RuntimeError: it lacks something that these features need; names it, and the version to
+            install.
     """
-    missing = sorted(_missing())
+    folder = installed_folder()
+    if folder is None:
+        raise RuntimeError(f"vLLM is not installed. Install vLLM {PINNED_VERSION}.")
+    sources = VllmSources(folder)
+    missing = sorted({problem.what for problem in problems(sources, features=features)})
     if missing:
         raise RuntimeError(
-            f"vLLM {vllm_version} lacks {', '.join(missing)}, which Readahead relies on. "
+            f"vLLM {sources.version} lacks {', '.join(missing)}, which Readahead relies on. "
             f"Install vLLM {PINNED_VERSION}."
         )
 
 
-def _missing() -> Iterator[str]:
-    for owner, names in _ATTRIBUTES:
-        yield from (f"{_name(owner)}.{name}" for name in names if not hasattr(owner, name))
-    for owner, fragments in _IN_SOURCE:
-        source = inspect.getsource(owner)  # type: ignore[arg-type]  # a class each
-        yield from (f"{_name(owner)}: {each}" for each in fragments if each not in source)
+def problems(
+    sources: VllmSources,
+    *,
+    features: Iterable[Feature] = tuple(Feature),
+    internals: Iterable[Internal] | None = None,
+) -> Iterator[Problem]:
+    """What these sources lack of what the features need, in the order of the declarations."""
+    wanted, version = set(features), _ordered(sources.version)
+    for internal in INTERNALS if internals is None else internals:
+        if internal.feature in wanted and version >= _ordered(internal.since):
+            for what in _problems_of(sources, internal):
+                yield Problem(internal, what)
 
 
-def _name(owner: object) -> str:
-    return str(getattr(owner, "__name__", owner))
+def _ordered(version: str) -> tuple[int, ...]:
+    """For comparison; a version that is not known is taken for a new one."""
+    if version == UNKNOWN:
+        return (sys.maxsize,)
+    return tuple(map(int, re.findall(r"\d+", version)))[:3]
+
+
+def short(owner: str) -> str:
+    """An owner as people call it: the class, or the module without vLLM's name."""
+    module, _, name = owner.partition(":")
+    return name or module
+
+
+def split(name: str) -> tuple[str, list[str] | None]:
+    """A declared name, and the parameters it is declared with; None where it is no function."""
+    plain, bracket, rest = name.partition("(")
+    if not bracket:
+        return plain, None
+    return plain, re.findall(r"\w+", rest)
+
+
+def _problems_of(sources: VllmSources, internal: Internal) -> Iterator[str]:
+    owner = internal.owner
+    if not sources.exists(owner):
+        yield owner.replace(":", ".")
+        return
+    for name in internal.names:
+        plain, parameters = split(name)
+        if not sources.has(owner, plain):
+            yield f"{short(owner)}.{plain}"
+        elif parameters is not None and not _fits(sources.parameters(owner, plain), parameters):
+            yield f"{short(owner)}.{name}"
+    text = sources.text(owner) if internal.wording else ""
+    yield from (f"{short(owner)}: {each}" for each in internal.wording if each not in text)
+
+
+def _fits(found: Sequence[tuple[str, bool]] | None, declared: Sequence[str]) -> bool:
+    """Whether a function can be called, or overridden, with just the declared parameters."""
+    if found is None:
+        return False
+    order = [name for name, _ in found]
+    needed = {name for name, is_needed in found if is_needed}
+    return [name for name in order if name in declared] == list(declared) and needed <= {*declared}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints what the installed vLLM, or that in a folder, has and lacks."""
+    folder = Path(arguments[0]) if arguments else installed_folder()
+    if folder is None or not (folder / "__init__.py").is_file():
+        print(f"error: there is no vLLM in {folder or 'this environment'}", file=sys.stderr)  # noqa: T201
+        return 2
+    sources = VllmSources(folder)
+    found = list(problems(sources))
+    lines = [f"vLLM {sources.version}; pinned is {PINNED_VERSION}"]
+    for feature in Feature:
+        declared = [each for each in INTERNALS if each.feature is feature]
+        count = sum(len(each.names) + len(each.wording) for each in declared)
+        lacks = [problem.what for problem in found if problem.internal.feature is feature]
+        verdict = f"lacks {len(lacks)}" if lacks else "all there"
+        lines.append(f"{feature:22} {count:4} internals  {verdict}")
+        lines.extend(f"{'':28}{what}" for what in lacks)
+    sys.stdout.write("\n".join(lines) + "\n")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
