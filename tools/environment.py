@@ -86,6 +86,7 @@ def _bring_up_to_date() -> None:
         if first:
             _pip(_arguments(first), "torch")
         _pip(["--no-deps", *_arguments(rest)], "packages")
+        _compile()
         PACKAGES_STAMP.write_text(packages)
         INSTALLING.unlink()
         print(f"packages installed in {time.perf_counter() - started:.0f} s", flush=True)
@@ -145,7 +146,7 @@ def _pip(arguments: Sequence[str], what: str) -> None:
     """Installs, with one line of progress per package on a terminal and a few elsewhere."""
     command = [
         str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
-        "--progress-bar", "off", *arguments,
+        "--no-compile", "--progress-bar", "off", *arguments,
     ]  # fmt: skip
     print(f"installing {what} …", flush=True)
     lines: list[str] = []
@@ -162,6 +163,13 @@ def _pip(arguments: Sequence[str], what: str) -> None:
     if process.returncode:
         tail = "\n".join(lines[-FAILURE_LINES:])
         raise UnmakeableError(f"pip could not install {what}:\n{tail}")
+
+
+def _compile() -> None:
+    """With all processors, where pip would use one; some packages hold files of other languages."""
+    print("compiling …", flush=True)
+    command = [str(PYTHON), "-m", "compileall", "-qq", "-j", "0", str(ENVIRONMENT / "lib")]
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _show(line: str, seen: int) -> None:

@@ -14,8 +14,6 @@ from waiting import unused_ports
 
 from readahead.cli.main import app
 
-pytestmark = pytest.mark.quiet
-
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "measure-your-system.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4}readahead (.*)$", TEXT, re.M)

@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from up_process import UpProcess
 
-pytestmark = pytest.mark.quiet
-
 RATE_REQ_S = 4.0
 REQUESTS = 24
 OUTPUT_TOKENS = 24

@@ -21,8 +21,6 @@ from up_process import UpProcess
 
 from readahead.client import AsyncClient
 
-pytestmark = pytest.mark.quiet
-
 SCENARIOS = pytest.mark.parametrize("name", PARAMETERS)
 
 

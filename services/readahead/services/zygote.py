@@ -120,6 +120,9 @@ class Zygote:
             importlib.import_module(name)
         importlib.import_module("readahead.services.engine.vllm_setup").preload_model(model_path)
         importlib.import_module("readahead.services.worker.app")
+        # Kept for the workers, each of which would read vLLM's sources else.
+        internals = importlib.import_module("readahead.services.engine.vllm_internals")
+        internals.complaint_about(internals.installed_folder())
         if not self.has_imported:
             self.has_imported = True
             # What lives now lives as long as any worker: the collector need not touch, and so

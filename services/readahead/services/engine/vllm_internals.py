@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from readahead.services.engine.vllm_internal import Feature, Internal
@@ -57,22 +58,29 @@ class Problem:
 
 
 def check_internals(features: Iterable[Feature] = PRODUCTION) -> None:
-    """Checks the vLLM that is installed.
+    """Checks the vLLM that is installed; once for each process and those forked from it.
 
     Raises:
         RuntimeError: it lacks something that these features need; names it, and the version to
             install.
     """
-    folder = installed_folder()
+    if complaint := complaint_about(installed_folder(), tuple(features)):
+        raise RuntimeError(complaint)
+
+
+@cache
+def complaint_about(folder: Path | None, features: tuple[Feature, ...] = PRODUCTION) -> str:
+    """What `check_internals` would say of a folder; empty where all is there."""
     if folder is None:
-        raise RuntimeError(f"vLLM is not installed. Install vLLM {PINNED_VERSION}.")
+        return f"vLLM is not installed. Install vLLM {PINNED_VERSION}."
     sources = VllmSources(folder)
     missing = sorted({problem.what for problem in problems(sources, features=features)})
-    if missing:
-        raise RuntimeError(
-            f"vLLM {sources.version} lacks {', '.join(missing)}, which Readahead relies on. "
-            f"Install vLLM {PINNED_VERSION}."
-        )
+    if not missing:
+        return ""
+    return (
+        f"vLLM {sources.version} lacks {', '.join(missing)}, which Readahead relies on. "
+        f"Install vLLM {PINNED_VERSION}."
+    )
 
 
 def problems(
