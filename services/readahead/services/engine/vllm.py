@@ -113,6 +113,8 @@ class VllmEngine:
             ):
                 settings = vllm_config(config, kv, role)
                 llm = AsyncLLM.from_vllm_config(settings, stat_loggers=[load_logger])
+            # Asked by the first leg else, which would wait for ever if the core died meanwhile.
+            await llm.get_supported_tasks()
         except BaseException:
             board.close()
             raise

@@ -41,6 +41,14 @@ ENGINE_INTERNALS: tuple[Internal, ...] = (
     Internal(
         feature=Feature.ENGINE,
         owner=_ASYNC_LLM,
+        names=("get_supported_tasks",),
+        where=("engine/vllm.py",),
+        use="asked once at the start: vLLM asks at the first leg, and keeps the answer",
+        recheck="it is still kept",
+    ),
+    Internal(
+        feature=Feature.ENGINE,
+        owner=_ASYNC_LLM,
         names=("shutdown(timeout)", "output_handler", "output_processor"),
         where=("engine/vllm.py",),
         use="close: the running legs end before the core does",
