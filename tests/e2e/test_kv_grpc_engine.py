@@ -27,7 +27,7 @@ from engine_pairs import (
     leg,
     prompt_of,
 )
-from vllm_process import engine_cores, wait_until
+from vllm_process import wait_no_cores, wait_until
 
 from readahead.cli.up import tiny_model
 from readahead.core.cluster import Role
@@ -81,7 +81,7 @@ async def pair() -> AsyncIterator[Pair]:
             decode = await vllm.VllmEngine.start(config, kv, Role.DECODE)
             engines.push_async_callback(decode.close)
             yield Pair(prefill, decode, Path(os.devnull))
-    assert not engine_cores(os.getpid())
+    await wait_no_cores(os.getpid())
 
 
 ENGINES = pytest.mark.parametrize("which", ["prefill", "decode"], ids=["sync", "async"])

@@ -30,7 +30,7 @@ from engine_pairs import (
     started,
 )
 from tcp_link import tcp_link
-from vllm_process import engine_cores, wait_until
+from vllm_process import engine_cores, wait_no_cores, wait_until
 
 from readahead.cli.up import tiny_model
 from readahead.core.cluster import Role
@@ -66,7 +66,7 @@ async def pair(transport: str) -> AsyncIterator[Pair]:
         prefill = await engines.enter_async_context(started(transport, Role.PREFILL))
         decode = await engines.enter_async_context(started(transport, Role.DECODE))
         yield Pair(prefill, decode, Path(os.devnull))
-    assert not engine_cores(os.getpid())
+    await wait_no_cores(os.getpid())
 
 
 async def failures(engine: VllmEngine) -> dict[str, int]:

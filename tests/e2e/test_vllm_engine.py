@@ -20,7 +20,7 @@ from engine_pairs import (
     leg,
     prompt_of,
 )
-from vllm_process import engine_cores, wait_until
+from vllm_process import engine_cores, wait_no_cores, wait_until
 
 from readahead.cli.up import tiny_model
 from readahead.core.cluster import Role
@@ -55,7 +55,7 @@ async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
             decode = await VllmEngine.start(logged, kv, Role.DECODE)
             engines.push_async_callback(decode.close)
             yield Pair(prefill, decode, log)
-    assert not engine_cores(os.getpid())
+    await wait_no_cores(os.getpid())
 
 
 async def test_timings_come_with_the_first_token_only(pair: Pair) -> None:

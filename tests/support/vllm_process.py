@@ -37,6 +37,15 @@ def engine_cores(pid: int) -> list[int]:
     return [child for child, command in children(pid).items() if "EngineCore" in command]
 
 
+async def wait_no_cores(pid: int) -> None:
+    """Returns once a process has no engine core: one that was killed takes a moment to go."""
+
+    async def are_gone() -> bool:
+        return not engine_cores(pid)
+
+    await wait_until(are_gone, limit_s=5)
+
+
 def is_alive(pid: int) -> bool:
     """Iff the process exists and is not merely waiting to be reaped."""
     try:
