@@ -17,7 +17,7 @@ import pytest_asyncio
 from cluster_in_process import cluster, router_config
 from moving_engines import Home, alone, ask, prompt_of, sampling, started
 from restless import RESTLESS
-from vllm_process import engine_cores, wait_until
+from vllm_process import wait_no_cores, wait_until
 
 from readahead.core.cluster import Role
 from readahead.core.errors import ReadaheadError, Reason
@@ -54,7 +54,7 @@ async def home() -> AsyncIterator[Home]:
         config = router_config(core=RESTLESS)
         running = await stack.enter_async_context(cluster(roles, config=config))
         yield Home(engines, running)
-    assert not engine_cores(os.getpid())
+    await wait_no_cores(os.getpid())
 
 
 def committed() -> float:
