@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +27,14 @@ Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="NAME", help="One experiment; repeatable."),
 ]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE,…",
+        help="Only the cells whose parameter has one of these values, as machine=13B-A100; "
+        "repeatable. The page says what was left out.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -42,6 +52,7 @@ def reproduce(
     *,
     quick: Quick = False,
     only: Only = None,
+    where: Where = None,
     out: Out = None,
     jobs: Jobs = 2,
     pages_only: PagesOnly = False,
@@ -69,7 +80,7 @@ def reproduce(
         if pages_only:
             _pages(only, folder)
         else:
-            _run(chosen, scope, folder, jobs, console)
+            _run(chosen, scope, folder, _Amount(jobs=jobs, only=_wanted(where)), console)
         _summary(folder, console)
     except OSError as error:
         typer.echo(f"error: {error}", err=True)
@@ -99,20 +110,44 @@ def _pages(only: list[str] | None, folder: Path) -> None:
         raise typer.BadParameter(str(error)) from error
 
 
-def _run(names: list[str], scope: Scope, folder: Path, jobs: int, console: Console) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Amount:
+    """How much is run, and by how many processes."""
+
+    jobs: int
+    only: Mapping[str, Sequence[str]]
+    """Values of cells' parameters, by name."""
+
+
+def _wanted(where: list[str] | None) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in where or []:
+        name, equals, values = one.partition("=")
+        if not name or not equals or not values:
+            raise typer.BadParameter(f"--where must be NAME=VALUE,…, is {one!r}")
+        found.setdefault(name, []).extend(values.split(","))
+    return found
+
+
+def _run(names: list[str], scope: Scope, folder: Path, amount: _Amount, console: Console) -> None:
     from readahead.sim.experiments.registry import experiment
+    from readahead.sim.experiments.reproduce import chosen_cells
     from readahead.sim.experiments.reproduce import reproduce as run
 
     with _progress(console) as progress:
         tried = [experiment(name) for name in names]
-        bars = {
-            one.name: progress.add_task(one.name, total=len(one.cells(scope)), start=False)
-            for one in tried
-        }
-        for one in tried:
-            bar = bars[one.name]
+        try:
+            totals = [len(chosen_cells(one, scope, amount.only)) for one in tried]
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        bars = [
+            progress.add_task(one.name, total=total, start=False)
+            for one, total in zip(tried, totals, strict=True)
+        ]
+        for one, bar in zip(tried, bars, strict=True):
             progress.start_task(bar)
-            run(one, scope, folder, jobs=jobs, done=partial(progress.advance, bar))
+            done = partial(progress.advance, bar)
+            run(one, scope, folder, jobs=amount.jobs, only=amount.only, done=done)
 
 
 def _progress(console: Console) -> Progress:

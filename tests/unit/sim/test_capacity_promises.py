@@ -18,7 +18,6 @@ from readahead.sim.asked import EndedRequest
 from readahead.sim.experiments.capacity_cells import (
     MACHINES,
     cluster,
-    rivals,
 )
 from readahead.sim.experiments.capacity_promises import (
     OFFSET_S,
@@ -26,6 +25,9 @@ from readahead.sim.experiments.capacity_promises import (
     Kind,
     Promise,
     promise,
+)
+from readahead.sim.experiments.capacity_rivals import (
+    rivals,
 )
 from readahead.sim.experiments.capacity_sessions import kept_share, recorded
 from readahead.sim.experiments.capacity_world import Point, Scores

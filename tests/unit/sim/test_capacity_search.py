@@ -11,18 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readahead.sim.experiments import capacity_kept as kept
+from readahead.sim.experiments import capacity_search
 from readahead.sim.experiments.capacity import EXPERIMENT
 from readahead.sim.experiments.capacity_cells import (
-    CLASSIC,
     MACHINES,
     SCENARIOS,
     SIX,
     SIZES,
     TUNING_SEED,
-    rivals,
 )
 from readahead.sim.experiments.capacity_found import Capacities
 from readahead.sim.experiments.capacity_promises import Kind
+from readahead.sim.experiments.capacity_rivals import (
+    CLASSIC,
+    rivals,
+)
 from readahead.sim.experiments.capacity_search import (
     CALM,
     FOUND,
@@ -176,9 +179,21 @@ def test_other_code_keeps_its_own_points(monkeypatch: pytest.MonkeyPatch, tmp_pa
     run = fake_points(monkeypatch, capacity={})
     search("andes", tmp_path)
     count = len(run)
-    monkeypatch.setattr(kept, "fingerprint", lambda: "other")
+    monkeypatch.setattr(capacity_search, "fingerprint", lambda *_: "other")
     search("andes", tmp_path)
     assert len(run) == 2 * count
+
+
+def test_points_follow_from_their_own_policy_and_the_world() -> None:
+    def modules(policy: str) -> set[str]:
+        return {path.stem for path in kept.modules(frozenset({policy}))}
+
+    assert {"world", "engine", "kernel", "iteration", "sarathi"} <= modules("sarathi")
+    assert not {"readahead", "andes", "slos_serve", "sacrifice"} & modules("sarathi")
+    assert {"readahead", "slack"} <= modules("slack"), "what a policy is made of counts"
+    marks = {kept.fingerprint(frozenset({one}), "arms") for one in ("sarathi", "andes")}
+    marks.add(kept.fingerprint(frozenset({"sarathi"}), "other arms"))
+    assert len(marks) == 3
 
 
 def made_up(values: Mapping[str, float], *, scenarios: tuple[str, ...] = SIX) -> list[Row]:

@@ -115,6 +115,25 @@ def test_a_page_says_what_it_is(tmp_path: Path) -> None:
         assert said in page
 
 
+def test_only_some_cells_are_run_and_the_page_says_which(tmp_path: Path) -> None:
+    reproduce(Dice(), Scope.QUICK, tmp_path, jobs=1, only={"sides": ["20"]})
+    page = (tmp_path / "pace" / "README.md").read_text(encoding="utf-8")
+    assert "readahead reproduce --quick --only pace --where sides=20" in page
+    assert {row["sides"] for row in read_rows(tmp_path / "pace")[1]} == {20}
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [({"sides": ["7"]}, "no cell has sides=7; sides has 20, 6"), ({"edge": ["6"]}, "edge has -")],
+)
+def test_cells_that_are_not_there_are_refused(
+    only: dict[str, list[str]], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        reproduce(Dice(), Scope.QUICK, tmp_path, jobs=1, only=only)
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_rows_make_another_page(tmp_path: Path) -> None:
     reproduce(Dice(), Scope.QUICK, tmp_path, jobs=1)
     before = (tmp_path / "pace" / "README.md").read_text(encoding="utf-8")

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from readahead.sim.experiments.capacity_cells import MACHINES, SCENARIOS, SIZES, rivals
+from readahead.sim.experiments.capacity_cells import (
+    MACHINES,
+    SCENARIOS,
+    SIZES,
+)
 from readahead.sim.experiments.capacity_claims import absent, claims
 from readahead.sim.experiments.capacity_found import Capacities
 from readahead.sim.experiments.capacity_kept import FOLDER
+from readahead.sim.experiments.capacity_rivals import (
+    rivals,
+)
 from readahead.sim.experiments.capacity_search import Search
 from readahead.sim.experiments.capacity_tables import cost_note, figure, tables
 from readahead.sim.experiments.experiment import Cell, Figure, Findings, Row, Scope

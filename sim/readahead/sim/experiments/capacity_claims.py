@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from readahead.sim.experiments.capacity_cells import (
-    CLASSIC,
     MACHINES,
-    OURS,
-    PLANNER,
     SCENARIOS,
-    YARDSTICK,
-    rivals,
 )
 from readahead.sim.experiments.capacity_found import Capacities
 from readahead.sim.experiments.capacity_promises import Kind
+from readahead.sim.experiments.capacity_rivals import (
+    CLASSIC,
+    OURS,
+    PLANNER,
+    YARDSTICK,
+    rivals,
+)
 from readahead.sim.experiments.capacity_search import CALM, OVERLOAD
 from readahead.sim.experiments.experiment import Claim, Verdict
 from readahead.sim.experiments.intervals import Mean

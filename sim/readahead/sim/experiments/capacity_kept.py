@@ -5,46 +5,81 @@ They belong to the code that made them: other code keeps its own.
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import readahead.core.latency as latency
-import readahead.core.placement as placement
-import readahead.core.planning as planning
-import readahead.sim as sim
 import readahead.workload as workload
+from readahead.core.planning.policies.registry import POLICIES
 from readahead.sim.experiments.experiment import Row
 
 FOLDER = Path("build") / "experiments" / "kept" / "capacity"
 """Relative to where it is run. It may be deleted at any time."""
 
-MODULES = ("capacity_cells", "capacity_promises", "capacity_sessions", "capacity_world", "windows")
+ROOTS = ("capacity_cells", "capacity_promises", "capacity_sessions", "capacity_world")
 """The modules of experiments that a point follows from."""
 KEY = ("part", "arm", "told", "step", "seed", "rate_req_s", "start_s", "last_s", "end_s")
 """What tells the points of one cell apart."""
+OURS = "readahead."
 
 
 @cache
-def fingerprint() -> str:
-    """Of all code that a point follows from."""
-    found = hashlib.sha256()
-    for package in (latency, placement, planning, sim, workload):
-        for folder in sorted(package.__path__):
-            for path in sorted(Path(folder).rglob("*")):
-                is_other = path.parent.name == "experiments" and path.stem not in MODULES
-                if path.suffix in (".py", ".json") and not is_other:
-                    found.update(path.name.encode() + path.read_bytes())
+def fingerprint(policies: frozenset[str], arms: str) -> str:
+    """Of all that the points of a cell follow from: its arms, and the code of these policies and
+    of the world, but not the code of other policies.
+    """
+    found = hashlib.sha256(arms.encode())
+    for path in sorted({*modules(policies), *_data()}):
+        found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:12]
+
+
+def _data() -> Iterator[Path]:
+    """Fitted parameters: iteration times, lengths."""
+    for package in (latency, workload):
+        for folder in package.__path__:
+            yield from Path(folder).rglob("*.json")
+
+
+def modules(policies: frozenset[str]) -> set[Path]:
+    """Our own modules that these policies' runs import, however indirectly."""
+    waiting = [f"readahead.sim.experiments.{root}" for root in ROOTS]
+    waiting += sorted(POLICIES[one].__module__ for one in policies)
+    every = {one.__module__ for one in POLICIES.values()}
+    found: dict[str, Path] = {}
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        path = importlib.import_module(name).__file__
+        if path is None:
+            continue  # a namespace
+        found[name] = Path(path)
+        # The world names policies, but only policies are made of policies.
+        skipped = () if name in every else every
+        waiting += (each for each in _imported(Path(path)) if each not in skipped)
+    return set(found.values())
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """The modules of ours that a module names in an import, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [node.module]
+        yield from (name for name in names if name.startswith(OURS))
 
 
 class Kept:
     """The points of one cell. Without a folder nothing is kept."""
 
     def __init__(self, folder: Path | None, name: str) -> None:
-        self._path = None if folder is None else folder / fingerprint() / f"{name}.jsonl"
+        self._path = None if folder is None else folder / f"{name}.jsonl"
         self.rows: dict[tuple[object, ...], Row] = {}
         """All there are, in the order in which they were made."""
         if self._path is not None and self._path.exists():

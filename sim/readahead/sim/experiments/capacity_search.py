@@ -13,14 +13,16 @@ from readahead.sim.experiments.capacity_cells import (
     TUNING_SEED,
     TUNING_SHARE,
     Arm,
-    Rival,
     Size,
     cluster,
-    rivals,
     window,
 )
-from readahead.sim.experiments.capacity_kept import Kept, key
+from readahead.sim.experiments.capacity_kept import Kept, fingerprint, key
 from readahead.sim.experiments.capacity_promises import Kind
+from readahead.sim.experiments.capacity_rivals import (
+    Rival,
+    rivals,
+)
 from readahead.sim.experiments.capacity_sessions import guess_req_s, kept_share, recorded
 from readahead.sim.experiments.capacity_world import TAIL_S, Point
 from readahead.sim.experiments.experiment import Row, Scope
@@ -90,8 +92,13 @@ class Search:
 
     def __post_init__(self) -> None:
         name = f"{self.machine}.{self.scenario}.{self.policy}"
-        folder = None if self.folder is None else self.folder / self.scope.value
+        folder = None if self.folder is None else self.folder / self.scope.value / self._code()
         self._kept = Kept(folder, name)
+
+    def _code(self) -> str:
+        arms = self._rival.arms
+        policies = frozenset(arm.policy for arm in arms.values())
+        return fingerprint(policies, f"{MACHINES[self.machine]} {arms}")
 
     def run(self) -> list[Row]:
         """Searches the knobs, then the capacities with the best ones."""

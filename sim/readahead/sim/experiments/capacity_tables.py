@@ -6,18 +6,20 @@ import math
 from typing import TYPE_CHECKING
 
 from readahead.sim.experiments.capacity_cells import (
-    CLASSIC,
     MACHINES,
-    OURS,
-    PLANNER,
     SCENARIOS,
     SIZES,
-    YARDSTICK,
-    rivals,
 )
 from readahead.sim.experiments.capacity_claims import KIND_WORDS
 from readahead.sim.experiments.capacity_found import Capacities
 from readahead.sim.experiments.capacity_promises import Kind
+from readahead.sim.experiments.capacity_rivals import (
+    CLASSIC,
+    OURS,
+    PLANNER,
+    YARDSTICK,
+    rivals,
+)
 from readahead.sim.experiments.capacity_search import (
     CALM,
     LEVELS,

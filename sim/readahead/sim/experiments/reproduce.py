@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-from readahead.sim.experiments.experiment import Experiment, Row, Scope
+from readahead.sim.experiments.experiment import Cell, Experiment, Row, Scope
 from readahead.sim.experiments.page import PAGE, Reported, summary_page, write_page
 from readahead.sim.experiments.raw_rows import FILE, Origin, read_rows, write_rows
 from readahead.sim.experiments.registry import experiment, names
@@ -14,21 +15,50 @@ from readahead.sim.experiments.runner import run_cells
 
 Progress = Callable[[], None]
 """Called once per cell that is done."""
+Wanted = Mapping[str, Sequence[str]]
+"""Values of cells' parameters, by name."""
+
+
+def chosen_cells(
+    tried: Experiment, scope: Scope, only: Wanted = MappingProxyType({})
+) -> list[Cell]:
+    """The cells whose parameters have one of the wanted values each.
+
+    Raises:
+        ValueError: no cell has a parameter of that name, or none has that value.
+    """
+    cells = list(tried.cells(scope))
+    for name, values in only.items():
+        there = {str(cell.parameters[name]) for cell in cells if name in cell.parameters}
+        for value in values:
+            if value not in there:
+                shown = ", ".join(sorted(there)) or "-"
+                raise ValueError(f"{tried.name}: no cell has {name}={value}; {name} has {shown}")
+        cells = [cell for cell in cells if str(cell.parameters.get(name)) in values]
+    return cells
 
 
 def reproduce(
-    tried: Experiment, scope: Scope, out: Path, *, jobs: int, done: Progress = lambda: None
+    tried: Experiment,
+    scope: Scope,
+    out: Path,
+    *,
+    jobs: int,
+    only: Wanted = MappingProxyType({}),
+    done: Progress = lambda: None,
 ) -> Reported:
-    """Runs an experiment and writes rows, pictures and page into its folder below `out`.
+    """Runs an experiment, or only some of its cells, and writes rows, pictures and page into its
+    folder below `out`.
 
     Raises:
         OSError: the disk does not take them.
+        ValueError: there are no such cells.
     """
-    rows = run_cells(tried, tried.cells(scope), jobs=jobs, done=done)
+    rows = run_cells(tried, chosen_cells(tried, scope, only), jobs=jobs, done=done)
     origin = Origin(
         experiment=tried.name,
         scope=scope,
-        command=command(tried.name, scope),
+        command=command(tried.name, scope, only),
         commit=commit(),
         seeds=len({row["seed"] for row in rows}),
     )
@@ -88,10 +118,11 @@ def _others(out: Path) -> str:
     return "Beside these:\n\n" + "\n".join(lines)
 
 
-def command(name: str, scope: Scope) -> str:
+def command(name: str, scope: Scope, only: Wanted = MappingProxyType({})) -> str:
     """What makes these rows again."""
     quick = " --quick" if scope is Scope.QUICK else ""
-    return f"readahead reproduce{quick} --only {name}"
+    where = "".join(f" --where {name}={','.join(values)}" for name, values in only.items())
+    return f"readahead reproduce{quick} --only {name}{where}"
 
 
 def commit() -> str:
