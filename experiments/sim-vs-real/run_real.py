@@ -22,6 +22,8 @@ from pathlib import Path
 from readahead.runtime.clock import monotonic_s
 
 HERE = Path(__file__).parent
+WORKLOADS: tuple[Path, ...] = (HERE / "workloads",)
+"""Folders of workload files, searched in this order."""
 READY_S_MAX = 180.0
 RUN_S_MAX = 300.0
 READY_LINE = "Ctrl-C stops everything."
@@ -155,6 +157,14 @@ class Meter:
         return ours, (whole_machine_s() - self._all_s) / seconds - ours
 
 
+def workload_file(name: str) -> Path:
+    """The workload of that name."""
+    found = [path for folder in WORKLOADS if (path := folder / f"{name}.toml").is_file()]
+    if not found:
+        raise ValueError(f"no workload {name}")
+    return found[0]
+
+
 def offer(grpc: str, name: str, folder: Path, model: Path) -> dict[str, object]:
     """One run of `readahead load`: when it ran, how it ended, and who used the processors.
 
@@ -166,7 +176,7 @@ def offer(grpc: str, name: str, folder: Path, model: Path) -> dict[str, object]:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "readahead.cli.main", "load", "--target", f"grpc://{grpc}"),
-                *("--workload", str(HERE / "workloads" / f"{name.partition('@')[0]}.toml")),
+                *("--workload", str(workload_file(name.partition("@")[0]))),
                 *("--model-path", str(model), "--jsonl", str(records)),
                 *("--zero-load-ttft", "0.02+0.0001*tokens"),
             ],
