@@ -2,12 +2,13 @@
 
     python benchmarks/bench_slos_sacrifice.py
 
-Rounds as in `bench_slos_admission.py` at 100 running requests of 3 tiers. The sacrifice set knows
-due times and lengths alone: each prompt takes its share of what the engine leaves beside those who
-decode now. What it keeps is put into PB* in the order of due times, behind what runs; who does not
-fit there, or finds no memory, is not counted. So both sets are sound, and `admission` is the
-greatest value that there is. Processor time of one thread; the budget's lines are made anew for
-each, and are no part of the sacrifice set's time.
+Rounds as in `bench_slos_admission.py` at 100 running requests of 3 tiers. `admission` is the
+greatest value that PB* can vouch for. The sacrifice set knows due times, lengths, values, memory,
+and by how much each answer slows prompts down; time is fluid to it, and it leaves one batch's worth
+before each due time, where PB* loses one in each interval. So it may come to more: each of its sets
+is carried out batch by batch, and who would be late is not counted (`broken`). `less`: rounds in
+which it is worth less than the admission's. Processor time of one thread, the budget's lines
+included in both; the admission's search has no limit here.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import time
 from dataclasses import dataclass
 
 from readahead.core.latency.iteration import LLAMA_3_1_8B_A100_80G
-from readahead.core.planning.sacrifice import Job, moore_hodgson
+from readahead.core.planning.sacrifice import Job, sacrifice_set
 from readahead.core.planning.slos.admission import admit
-from readahead.core.planning.slos.chain import Item, State, chained
+from readahead.core.planning.slos.chain import joined
+from readahead.core.planning.slos.check import late_in_order
 from readahead.core.planning.slos.prefill_budget import PrefillBudget
 from readahead.core.planning.slos.tiers import Load, Prompt
 from readahead.core.request import RequestId
@@ -44,6 +46,8 @@ class Both:
     sacrifice: float
     admission_s: float
     sacrifice_s: float
+    is_broken: bool
+    """The sacrifice set could not be carried out."""
 
 
 def prompts(draw: random.Random, count: int, value_max: float) -> list[Prompt]:
@@ -77,38 +81,50 @@ def decided(draw: random.Random, new: int, *, memory_binds: bool, value_max: flo
         context_tokens=CONTEXT_TOKENS,
     )
     started = time.thread_time()
-    plan = admit(asked, load, _budget())
+    plan = admit(asked, load, _budget(), steps_max=NO_LIMIT)
     admission_s = time.thread_time() - started
     budget = _budget()
-    rate = budget.line(load.decoding).tokens_per_s
     started = time.thread_time()
-    kept = moore_hodgson(
-        [Job(each.due_s, budget.demand_tokens(each) / rate) for each in asked]
+    kept = sacrifice_set(
+        jobs(asked, load, budget), blocks_free=load.blocks_free, cut_s=cut_s(asked, load, budget)
     ).kept
     sacrifice_s = time.thread_time() - started
-    value = carried_out([asked[index] for index in kept], load, budget)
-    return Both(plan.value, value, admission_s, sacrifice_s)
+    chosen = [asked[index] for index in kept]
+    late = late_in_order(chosen, load, model=MODEL)
+    value = 0.0 if late else sum(each.value for each in chosen)
+    return Both(plan.value, value, admission_s, sacrifice_s, bool(late))
 
 
 def _budget() -> PrefillBudget:
     return PrefillBudget(MODEL, TIERS, context_tokens=CONTEXT_TOKENS)
 
 
-def carried_out(kept: list[Prompt], load: Load, budget: PrefillBudget) -> float:
-    """Value of those who can be kept one after the other, in this order."""
-    states, free, value = [State(0.0, 0, 0.0, 0.0, load.decoding)], load.blocks_free, 0.0
-    for each in kept:
-        item = Item(each, each.due_s, budget.demand_tokens(each), is_new=True)
-        longer = chained(states, item, budget)
-        if longer and each.blocks <= free:
-            states, free, value = longer, free - each.blocks, value + each.value
-    return value
+def jobs(asked: list[Prompt], load: Load, budget: PrefillBudget) -> list[Job]:
+    """The prompts as the sacrifice set sees them, beside those who decode now."""
+    rate = budget.line(load.decoding).tokens_per_s
+    drags = [
+        max(0.0, 1 - budget.line(joined(load.decoding, tier)).tokens_per_s / rate)
+        for tier in range(len(load.tiers))
+    ]
+    return [
+        Job(
+            each.due_s, budget.demand_tokens(each) / rate, each.value, each.blocks, drags[each.tier]
+        )
+        for each in asked
+    ]
+
+
+def cut_s(asked: list[Prompt], load: Load, budget: PrefillBudget) -> float:
+    """A batch's worth once everybody decodes."""
+    new = [each.tier for each in asked]
+    everybody = tuple(count + new.count(tier) for tier, count in enumerate(load.decoding))
+    return budget.line(everybody).cut_tokens / budget.line(load.decoding).tokens_per_s
 
 
 def main() -> None:
     """Prints a table."""
     print(
-        f"{'new':>4}{'memory':>8}{'values':>8}{'value':>8}{'worst':>8}{'equal':>8}"
+        f"{'new':>4}{'memory':>8}{'values':>8}{'value':>8}{'worst':>8}{'less':>8}{'broken':>8}"
         f"{'time, ms':>18}{'time ratio':>12}"
     )
     for new in (8, 20):
@@ -131,7 +147,8 @@ def main() -> None:
                 print(
                     f"{new:>4}{'short' if memory_binds else 'ample':>8}"
                     f"{'1' if value_max == 1 else f'1-{value_max:g}':>8}{total:>8.3f}"
-                    f"{min(shares):>8.2f}{statistics.fmean(s > 1 - 1e-9 for s in shares):>8.1%}"
+                    f"{min(shares):>8.2f}{statistics.fmean(s < 1 - 1e-9 for s in shares):>8.1%}"
+                    f"{statistics.fmean(each.is_broken for each in rounds):>8.1%}"
                     f"{took[0]:>10.2f}{took[1]:>8.3f}{took[0] / took[1]:>12.0f}"
                 )
 

@@ -9,7 +9,7 @@ import pytest
 from slos_engine import LIMITS, Asking, SlosEngine
 
 from readahead.core.planning.policies.slos_serve import SlosServe
-from readahead.core.planning.slos.standing import Verdict
+from readahead.core.promise import Verdict
 
 ROUNDS = 2_500
 """Of one run: in overload those who wait become ever more."""

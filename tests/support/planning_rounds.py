@@ -29,7 +29,7 @@ KNOBS: Mapping[str, Mapping[str, float]] = {
     "sarathi": {"chunk_tokens": 16},
     "andes": {"quantum_iterations": 7, "horizon_s": 1.0},
     "tokenflow": {"quantum_iterations": 7, "scheduling_s": 0.01},
-    "readahead": {"rich_s": 0.5, "end_tokens": 8, "patience_s": 2.0},
+    "readahead": {"rich_s": 0.5, "cap_tokens": 16, "patience_s": 2.0},
 }
 """Knobs that fit an engine this small."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from readahead.core.latency.budget import NO_WORK, tokens_within
+from readahead.core.latency.budget import CHUNK_TOKENS_MAX, NO_WORK, tokens_within
 from readahead.core.latency.iteration import IterationWork, LatencyModel, iteration_s
 
 
@@ -51,3 +51,27 @@ class WorkSum:
 def prefill_s(computed: int, tokens: int, model: LatencyModel) -> float:
     """Seconds that so many prompt tokens take alone, in one iteration."""
     return iteration_s(NO_WORK.with_chunk(tokens, before_tokens=computed), model=model)
+
+
+def saturated_tokens(model: LatencyModel, *, waste: float) -> int:
+    """So many prompt tokens alone take 1 + `waste` times what they add to a long iteration.
+
+    More of them in an iteration hardly raise its throughput and keep everybody waiting; fewer
+    waste its time on what does not grow with them. Their attention is not counted, since no
+    length of an iteration spares it. At most CHUNK_TOKENS_MAX.
+    """
+
+    def seconds(tokens: int) -> float:
+        work = IterationWork(tokens=tokens, requests=1, past_tokens=0, prefill_pairs=0)
+        return iteration_s(work, model=model)
+
+    most = CHUNK_TOKENS_MAX
+    token_s = (seconds(most) - seconds(most // 2)) / (most - most // 2)
+    low, high = 1, most
+    while low < high:
+        middle = (low + high) // 2
+        if seconds(middle) <= (1 + waste) * token_s * middle:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from readahead.core.planning.chunks import WorkSum
@@ -21,6 +22,13 @@ class Readers:
     least_slack_s: float
     """Of the poor; inf where there is none."""
 
+    def everybody(self, now: float) -> Readers:
+        """The same with all who decode for poor: who is not has more slack than any who is."""
+        least_s = self.least_slack_s
+        if not self.poor and self.decoding:
+            least_s = min([s.due_at for s in self.decoding]) - now
+        return Readers(self.decoding, self.begun, self.decoding, least_s)
+
 
 def readers_of(view: EngineView, now: float, *, rich_s: float) -> Readers:
     """Sorts running sequences; one with more than `rich_s` seconds left to read is not poor."""
@@ -29,12 +37,15 @@ def readers_of(view: EngineView, now: float, *, rich_s: float) -> Readers:
     poor: list[Sequence] = []
     first_due = float("inf")
     rich_from = now + rich_s
-    for sequence in view.running:
-        if sequence.missing > 1:
+    for sequence in view.running:  # hundreds: `missing` and `due_at` are written out
+        known = sequence.prompt_tokens + sequence.generated
+        if known - (sequence.computed or sequence.cached_tokens) > 1:
             begun.append(sequence)
             continue
         decoding.append(sequence)
-        due_at = sequence.due_at
+        due_at = sequence.reads_until
+        if due_at == -math.inf:
+            due_at = sequence.due_at
         if due_at <= rich_from:
             poor.append(sequence)
             if due_at < first_due:

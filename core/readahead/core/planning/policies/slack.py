@@ -18,6 +18,15 @@ class Slack(Readahead):
 
     name: ClassVar[str] = "slack"
     sacrifice: bool = switch(False, meaning="Re-planned sacrifice set; off: order of due times.")
-    align: bool = switch(False, meaning="Iterations end where prompts end; off: they are filled.")
-    sit_out: bool = switch(False, meaning="Rich readers sit out while a prompt is computed.")
-    cap_tokens: int = knob(8192, least=16, most=16384, meaning="Prompt tokens in an iteration.")
+    align: bool = switch(
+        False, meaning="Iterations end while their prompts are in time; off: filled."
+    )
+    sit_out: bool = switch(
+        False, meaning="Rich readers sit out while a prompt is computed, if that pays."
+    )
+    cap_tokens: int = knob(
+        8192,
+        least=0,
+        most=16384,
+        meaning="Prompt tokens in an iteration; 0: as many as more would hardly be faster.",
+    )

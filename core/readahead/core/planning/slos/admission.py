@@ -11,16 +11,22 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from readahead.core.planning.slos.chain import Item, State, chained, extended, pruned
+from readahead.core.planning.sacrifice import Job, sacrifice_set
+from readahead.core.planning.slos.chain import Item, State, chained, extended, joined, pruned
 from readahead.core.planning.slos.prefill_budget import PrefillBudget
 from readahead.core.planning.slos.tiers import Counts, Load, Plan, Promise, Prompt
 
-STEPS_MAX = 1_200
-"""States after which the search gives up: some 10 ms of one processor core."""
+STEPS_MAX = 1_000
+"""States after which the search gives up: some 7 ms of one processor core."""
 
 _CLOSE = 1e-9
+_MUST = 1e6
+"""What it is worth to keep one who runs, beside any number of new ones."""
+_SETS_MAX = 60
+"""Sets that the sacrifice set is improved by."""
 
 
 def admit(
@@ -31,7 +37,8 @@ def admit(
     In the order of due times, over the accepted requests by tier, states that no other replaces
     in value, memory, spare budget and end; those are dropped that cannot come to more value than
     the greedy rule's set has, even if requests could be accepted in part. Where more than
-    `steps_max` states would be looked at, that set is the answer.
+    `steps_max` states would be looked at, the answer is the better one of that set and of the
+    sacrifice set, as far as its promises can be kept in the budget.
 
     Greedy rule: first due first, everybody joins; whenever the promises so far cannot all be kept,
     the one among them is declined that takes most of budget and free blocks for its value.
@@ -51,6 +58,7 @@ def admit(
     if not is_whole:
         better = search.exact(best, steps_max)
         if better is None:
+            best = max(best, search.sacrificing(), key=lambda each: each.value)
             return _plan(best, budget, steps=search.steps, is_greedy=True)
         best = better
     return _plan(best, budget, steps=search.steps, is_greedy=False)
@@ -142,49 +150,120 @@ class _Search:
         share = item.demand_tokens / (rate * last_s) + item.prompt.blocks / (self.blocks_free + 1)
         return (share / max(item.prompt.value, _CLOSE), item.due_s)
 
+    def sacrificing(self) -> State:
+        """The sacrifice set's, as far as these promises can be kept one after the other."""
+        line, tiers = self.budget.line(self.start.counts), range(len(self.start.counts))
+        rate = max(line.tokens_per_s, _CLOSE)
+        drags = [
+            max(0.0, 1 - self.budget.line(joined(self.start.counts, tier)).tokens_per_s / rate)
+            for tier in tiers
+        ]
+        jobs = [
+            Job(
+                item.due_s,
+                (item.demand_tokens + line.cut_tokens) / rate,
+                item.prompt.value if item.is_new else _MUST,
+                item.prompt.blocks,
+                drags[item.prompt.tier],
+            )
+            for item in self.items
+        ]
+        kept = set(sacrifice_set(jobs, blocks_free=self.blocks_free, steps_max=_SETS_MAX).kept)
+        ways = [self.start]
+        blocks = self.blocks_free - sum([i.prompt.blocks for i in self.kept])
+        for index, item in enumerate(self.items):
+            joining = item.prompt.blocks if item.is_new else 0
+            if item.is_new and (index not in kept or joining > blocks):
+                continue
+            longer = chained(ways, item, self.budget)
+            if longer:
+                ways, blocks = longer, blocks - joining
+            elif not item.is_new:
+                return self.start  # somebody who runs would be dropped
+        return max(ways, key=lambda each: each.spare_tokens)
+
     def exact(self, best: State, steps_max: int) -> State | None:
         """The best set; None where the limit is met."""
+        least = best.value + 2 * _CLOSE
+        bounds = _Bounds(self.items, self.blocks_free)
         frontier: dict[Counts, list[State]] = {self.start.counts: [self.start]}
         for index, item in enumerate(self.items):
-            bound = _Bound(self.items[index + 1 :], item.due_s, self.blocks_free)
+            bound = bounds.behind(index)
             grown: dict[Counts, list[State]] = {}
-            for states in frontier.values():
+            for counts, states in frontier.items():
                 self.steps += len(states)
                 if self.steps > steps_max:
                     return None
-                for state in states:
-                    for after in self._ways(state, item):
-                        rate = self.budget.line(after.counts).tokens_per_s
-                        most = after.value + bound.value(after, rate) + _CLOSE
-                        if self.is_whole_valued:
-                            most = math.floor(most)
-                        if most > best.value + 2 * _CLOSE:
-                            grown.setdefault(after.counts, []).append(after)
+                if item.is_new:
+                    self._keep(grown, counts, states, bound, least)
+                room = self.blocks_free - item.prompt.blocks
+                fitting = [state for state in states if state.blocks <= room]
+                if fitting and (longer := extended(fitting, item, self.budget)):
+                    self._keep(grown, longer[0].counts, longer, bound, least)
             frontier = {
                 counts: pruned(states, self.budget.line(counts)) for counts, states in grown.items()
             }
         ends = [state for states in frontier.values() for state in states]
         return max([best, *ends], key=lambda each: each.value)
 
-    def _ways(self, state: State, item: Item) -> Iterator[State]:
-        """What may follow a state when it is this one's turn."""
-        if item.is_new:
-            yield state
-        if state.blocks + item.prompt.blocks <= self.blocks_free:
-            yield from extended(state, item, self.budget)
+    def _keep(
+        self,
+        grown: dict[Counts, list[State]],
+        counts: Counts,
+        states: list[State],
+        bound: _Bound,
+        least: float,
+    ) -> None:
+        """Those that may come to more than `least`."""
+        rate, is_whole = self.budget.line(counts).tokens_per_s, self.is_whole_valued
+        kept = []
+        for state in states:
+            most = state.value + bound.value(state, rate) + _CLOSE
+            if (math.floor(most) if is_whole else most) > least:
+                kept.append(state)
+        if kept:
+            grown.setdefault(counts, []).extend(kept)
 
 
+class _Bounds:
+    """The bounds of one round, which differ by what is still to come."""
+
+    def __init__(self, items: list[Item], blocks_free: int) -> None:
+        self.items, self.blocks_free = items, blocks_free
+        new = [(index, item) for index, item in enumerate(items) if item.is_new]
+        self.tokens = _by_price([(i, item.demand_tokens, item.prompt.value) for i, item in new])
+        self.blocks = _by_price([(i, item.prompt.blocks, item.prompt.value) for i, item in new])
+
+    def behind(self, index: int) -> _Bound:
+        """For those behind this one."""
+        items = self.items
+        kept = [item for item in items[index + 1 :] if not item.is_new]
+        return _Bound(
+            last_s=items[-1].due_s,
+            kept_tokens=sum([item.demand_tokens for item in kept]),
+            blocks_free=self.blocks_free - sum([item.prompt.blocks for item in kept]),
+            by_tokens=_Fraction([each for each in self.tokens if each[0] > index]),
+            by_blocks=_Fraction([each for each in self.blocks if each[0] > index]),
+        )
+
+
+_Piece = tuple[int, float, float]
+"""Index, size, value."""
+
+
+def _by_price(pieces: list[_Piece]) -> list[_Piece]:
+    return sorted(pieces, key=lambda each: each[1] / each[2] if each[2] else math.inf)
+
+
+@dataclass(frozen=True, slots=True)
 class _Bound:
     """Most value that the items still to come can add, if a part of one could be accepted."""
 
-    def __init__(self, items: list[Item], now_s: float, blocks_free: int) -> None:
-        new = [item for item in items if item.is_new]
-        kept = [item for item in items if not item.is_new]
-        self.last_s = items[-1].due_s if items else now_s
-        self.kept_tokens = sum(item.demand_tokens for item in kept)
-        self.blocks_free = blocks_free - sum(item.prompt.blocks for item in kept)
-        self.by_tokens = _Fraction([(item.demand_tokens, item.prompt.value) for item in new])
-        self.by_blocks = _Fraction([(item.prompt.blocks, item.prompt.value) for item in new])
+    last_s: float
+    kept_tokens: float
+    blocks_free: int
+    by_tokens: _Fraction
+    by_blocks: _Fraction
 
     def value(self, state: State, rate: float) -> float:
         """For what follows this state, at no more than so many prompt tokens a second."""
@@ -195,12 +274,11 @@ class _Bound:
 
 
 class _Fraction:
-    """A knapsack whose pieces can be cut."""
+    """A knapsack whose pieces, the cheapest first, can be cut."""
 
-    def __init__(self, pieces: list[tuple[float, float]]) -> None:
-        order = sorted(pieces, key=lambda each: each[0] / each[1] if each[1] else float("inf"))
-        self.sizes = list(itertools.accumulate((size for size, _ in order), initial=0.0))
-        self.values = list(itertools.accumulate((value for _, value in order), initial=0.0))
+    def __init__(self, pieces: list[_Piece]) -> None:
+        self.sizes = list(itertools.accumulate((each[1] for each in pieces), initial=0.0))
+        self.values = list(itertools.accumulate((each[2] for each in pieces), initial=0.0))
 
     def value(self, room: float) -> float:
         """Most value in so much room."""

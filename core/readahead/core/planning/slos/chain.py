@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from readahead.core.planning.slos.prefill_budget import Line, PrefillBudget
@@ -45,26 +45,34 @@ def joined(counts: Counts, tier: int) -> Counts:
     return (*counts[:tier], counts[tier] + 1, *counts[tier + 1 :])
 
 
-def extended(state: State, item: Item, budget: PrefillBudget) -> Iterator[State]:
-    """With one more promise, due no earlier than the others: none, one or two ways.
+def extended(states: Sequence[State], item: Item, budget: PrefillBudget) -> list[State]:
+    """With one more promise, due no earlier than the others: none, one or two ways for each state.
 
     Its prompt is computed in what is spare, at no later time than the last one's ("skip"); or
     another interval is planned, which ends when it is due ("full"). Both are of use: an interval
     brings budget and costs a cut, and a request that skips decodes, and costs, earlier.
+
+    There is at least one state, and all decode the same counts.
     """
-    counts = joined(state.counts, item.prompt.tier)
-    after = budget.line(counts)
-    if after.tokens_per_s < 0:
-        return
-    value = state.value + (item.prompt.value if item.is_new else 0.0)
-    blocks = state.blocks + item.prompt.blocks
-    span_s = item.due_s - state.end_s
-    gain = budget.line(state.counts).tokens(span_s)
-    left = state.spare_tokens - item.demand_tokens
-    if left >= 0 and gain < after.tokens_per_s * span_s:
-        yield State(value, blocks, left, state.end_s, counts, state, item)
-    if gain > 0 and left + gain >= 0:
-        yield State(value, blocks, left + gain, item.due_s, counts, state, item)
+    found: list[State] = []
+    counts = states[0].counts
+    after = joined(counts, item.prompt.tier)
+    rate_after = budget.line(after).tokens_per_s
+    if rate_after < 0:
+        return found
+    line = budget.line(counts)
+    prompt, due_s, demand_tokens, is_new = item
+    worth, joining = prompt.value if is_new else 0.0, prompt.blocks
+    for state in states:
+        value, blocks, spare_tokens, end_s, *_ = state
+        value, blocks, left = value + worth, blocks + joining, spare_tokens - demand_tokens
+        span_s = due_s - end_s
+        gain = line.tokens(span_s)
+        if left >= 0 and gain < rate_after * span_s:
+            found.append(State(value, blocks, left, end_s, after, state, item))
+        if gain > 0 and left + gain >= 0:
+            found.append(State(value, blocks, left + gain, due_s, after, state, item))
+    return found
 
 
 def pruned(states: list[State], line: Line) -> list[State]:
@@ -100,5 +108,5 @@ def chained(states: list[State], item: Item, budget: PrefillBudget) -> list[Stat
 
     All of the states decode the same counts.
     """
-    longer = [after for state in states for after in extended(state, item, budget)]
+    longer = extended(states, item, budget)
     return pruned(longer, budget.line(longer[0].counts)) if longer else []

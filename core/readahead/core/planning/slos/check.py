@@ -198,3 +198,71 @@ def _misnamed(
         if promise.ready_s > due_s + _LATE_S:
             wrong.append(f"{request_id} is ready after it is due")
     return wrong
+
+
+@dataclass(slots=True)
+class _Token:
+    """The next token of one who decodes."""
+
+    due_s: float
+    tier: int
+
+
+def late_in_order(accepted: Sequence[Prompt], load: Load, *, model: LatencyModel) -> list[str]:
+    """Who is late if these are served first due first, one sentence each; [] for nobody.
+
+    Each batch lasts until the first token in it is due, holds all that could not wait for the end
+    of another one of the shortest tier, and as much of the prompts as fits. It needs no plan, so
+    that it also tells of a set that was chosen in another way than by PB*.
+    """
+    shortest_s, now_s, wrong = load.tiers[0], 0.0, list[str]()
+    tokens = [
+        _Token(load.tiers[tier], tier)
+        for tier, count in enumerate(load.decoding)
+        for _ in range(count)
+    ]
+    waiting = [
+        _Prompt(each, Promise(request_id=each.request_id, due_s=each.due_s, ready_s=each.due_s))
+        for each in sorted((*load.prompts, *accepted), key=lambda each: each.due_s)
+    ]
+    while waiting:
+        end_s = min([each.due_s for each in tokens], default=waiting[0].asked.due_s)
+        served = [each for each in tokens if each.due_s < end_s + shortest_s - _LATE_S]
+        work = IterationWork(
+            tokens=len(served),
+            requests=len(served),
+            past_tokens=len(served) * load.context_tokens,
+            prefill_pairs=0,
+        )
+        if now_s + iteration_s(work, model=model) > end_s + _LATE_S:
+            return [*wrong, f"{len(served)} decodes do not fit until {end_s:g} s"]
+        work, done = _filled(work, waiting, end_s - now_s, model)
+        if not work.tokens:
+            return [*wrong, f"{waiting[0].asked.request_id} does not fit until {end_s:g} s"]
+        now_s += iteration_s(work, model=model)
+        for each in served:
+            each.due_s += load.tiers[each.tier]
+        for prompt in done:
+            waiting.remove(prompt)
+            due_s, tier = prompt.asked.due_s, prompt.asked.tier
+            if now_s > due_s + _LATE_S:
+                wrong.append(f"{prompt.asked.request_id} is {now_s - due_s:g} s late")
+            tokens.append(_Token(max(due_s, now_s) + load.tiers[tier], tier))
+    return wrong
+
+
+def _filled(
+    work: IterationWork, waiting: Sequence[_Prompt], length_s: float, model: LatencyModel
+) -> tuple[IterationWork, list[_Prompt]]:
+    """A batch with as much of the prompts as fits, in order; and those that end in it."""
+    done = []
+    for prompt in waiting:
+        before = prompt.asked.before_tokens + prompt.done_tokens
+        fits = tokens_within(length_s, model=model, work=work, before_tokens=before)
+        chunk = min(prompt.left, fits)
+        work = work.with_chunk(chunk, before_tokens=before)
+        prompt.done_tokens += chunk
+        if prompt.left > 0:
+            break
+        done.append(prompt)
+    return work, done
