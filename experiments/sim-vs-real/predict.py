@@ -25,8 +25,8 @@ import matplotlib as mpl
 from readahead.core.cluster import Role
 from readahead.core.planning.policies.registry import make_policy
 from readahead.sim.asked import EndedRequest
-from readahead.sim.calibration.contention import Log, Shared, fit_shared, read_log
-from readahead.sim.calibration.fit import FitSettings, predict_s
+from readahead.sim.calibration.contention import YOUNG_TOKENS, Log, Shared, fit_shared, read_log
+from readahead.sim.calibration.fit import FitSettings
 from readahead.sim.cluster import ClusterSpec, WorkerSpec
 from readahead.sim.links import Link
 from readahead.sim.run import RunOptions, simulate
@@ -153,6 +153,8 @@ def spec(configuration: Configuration, known: Calibrated) -> ClusterSpec:
         return WorkerSpec(
             latency=shared.model,
             contention=shared.contention,
+            young_tokens=YOUNG_TOKENS,
+            young_s=shared.young_s,
             kv_blocks=KV_TOKENS // BLOCK_TOKENS,
             block_tokens=BLOCK_TOKENS,
             requests_max=configuration.requests_max,
@@ -235,15 +237,10 @@ def at_speed_of(out: Path, name: str, known: Calibrated) -> Calibrated:
         if not logs or role not in shared:
             continue
         one = shared[role]
-        said_s = sum(
-            float(
-                (predict_s(log.points, model=one.model) * (1 + one.contention * log.others)).sum()
-            )
-            for log in logs
-        )
+        said_s = sum(float(one.predict_s(log).sum()) for log in logs)
         ratios.append(sum(float(log.points.seconds.sum()) for log in logs) / said_s)
         scaled = replace(one.model, time_scale=one.model.time_scale * ratios[-1])
-        shared[role] = replace(one, model=scaled)
+        shared[role] = replace(one, model=scaled, young_s=one.young_s * ratios[-1])
     return Calibrated(shared=shared, request_s=known.request_s * math.fsum(ratios) / len(ratios))
 
 
@@ -372,7 +369,10 @@ def main(out: Path, names: Sequence[str]) -> None:
     known = calibrated(out, names)
     sys.stdout.write(f"a request takes {known.request_s * 1e3:.1f} ms beside its iterations\n")
     for role, shared in known.shared.items():
-        sys.stdout.write(f"{role}: {shared.contention:.0%} longer while another engine computes\n")
+        sys.stdout.write(
+            f"{role}: {shared.contention:.0%} longer while another engine computes, "
+            f"{shared.young_s * 1e3:.2f} ms for each young request\n"
+        )
     points: list[tuple[str, Lived, Lived]] = []
     rows = list(compared(out, known, points))
     with (HERE / "compared.csv").open("w", newline="") as file:

@@ -145,6 +145,27 @@ def test_insolvent_engine_parks_nobody_for_those_who_wait(view: EngineView) -> N
     assert not greedy.moves(view, NOW).park or kept > view.blocks_free + view.host.blocks_coming
 
 
+@pytest.mark.parametrize(("slack_s", "parked"), [(4.0, 0), (60.0, 1)])
+def test_a_backlog_may_last_as_long_as_readers_have_text(slack_s: float, parked: int) -> None:
+    """Prompts of 6.6 s: too much for readers of 4 s, and little for those of a minute."""
+    running = []
+    for number in range(3):
+        one = sequence(number, prompt_tokens=8, pace_tok_s=0.1)
+        one.generated, one.computed, one.blocks, one.reads_until = 1, 8, 3, NOW + slack_s
+        running.append(one)
+    waiting = [sequence(9 + n, prompt_tokens=60, pace_tok_s=0.1) for n in range(100)]
+    assert sum(prefill_s(0, s.missing, MODEL) for s in waiting) == pytest.approx(6.6, abs=0.1)
+    view = EngineView(
+        limits=replace(LIMITS, kv_blocks=200, requests_max=200),
+        blocks_free=12,
+        running=running,
+        waiting=waiting,
+        pulling=0,
+        host=HostRoom(blocks_free=99, block_bytes=1),
+    )
+    assert len(PARKING.moves(view, NOW).park) == parked
+
+
 @given(views())
 def test_who_runs_dry_comes_back_first_due_first(view: EngineView) -> None:
     """One who must and does not is one who cannot have his blocks with those due before him; and

@@ -21,6 +21,7 @@ from readahead.workload.reader import Reader
 from readahead.workload.session import Segment, Session, Turn
 
 SHARE = 0.5
+YOUNG = 24
 
 
 def ended(
@@ -31,9 +32,16 @@ def ended(
     return {request.session_id: request for request in kept.requests}
 
 
-def cluster(*, engines: int, contention: float) -> ClusterSpec:
+def cluster(*, engines: int, contention: float, young_s: float = 0.0) -> ClusterSpec:
     """Engines that do everything themselves."""
-    worker = WorkerSpec(latency=MODEL, kv_blocks=400, context_tokens_max=600, contention=contention)
+    worker = WorkerSpec(
+        latency=MODEL,
+        kv_blocks=400,
+        context_tokens_max=600,
+        contention=contention,
+        young_tokens=YOUNG if young_s else 0,
+        young_s=young_s,
+    )
     return ClusterSpec(
         policy=chunked,
         decode_worker=worker,
@@ -102,9 +110,11 @@ def test_an_engine_that_comes_back_is_slowed_from_its_first_iteration() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_jumps_change_nothing_where_engines_slow_each_other(seed: int) -> None:
-    """A stretch is cut where another engine begins or stops."""
+    """A stretch is cut where another engine begins or stops, or somebody is young no more."""
     drawn = small_spec(random.Random(f"contention/{seed}"))
-    worker = replace(drawn.decode_worker, noise_sigma=0.0, contention=SHARE)
+    worker = replace(
+        drawn.decode_worker, noise_sigma=0.0, contention=SHARE, young_tokens=YOUNG, young_s=1e-3
+    )
     spec = replace(
         drawn, decode_worker=worker, core=replace(drawn.core, migration=MigrationConfig())
     )
@@ -116,3 +126,25 @@ def test_jumps_change_nothing_where_engines_slow_each_other(seed: int) -> None:
         assert list(request.token_times_s) == pytest.approx(
             list(stepped[name].token_times_s), abs=1e-7
         )
+
+
+def test_the_young_make_iterations_longer_until_they_are_not() -> None:
+    """A request alone: so many seconds more for each of its first tokens but the prompt's own."""
+    alone = ended(cluster(engines=1, contention=0.0), [session("a", 0.0, 60)])["a"]
+    young = ended(cluster(engines=1, contention=0.0, young_s=1e-3), [session("a", 0.0, 60)])["a"]
+    gaps, longer = ([b - a for a, b in pairwise(list(one.token_times_s))] for one in (alone, young))
+    more_s = [b - a for a, b in zip(gaps, longer, strict=True)]
+    assert more_s == pytest.approx([1e-3] * (YOUNG - 1) + [0.0] * (60 - YOUNG), abs=1e-9)
+
+
+def test_two_young_ones_count_twice_and_contention_slows_that_too() -> None:
+    """In one batch, and in two engines of a machine."""
+    both = [session("a", 0.0, YOUNG), session("b", 0.0, YOUNG)]
+    plain = ended(cluster(engines=1, contention=0.0), both)["b"]
+    young = ended(cluster(engines=1, contention=0.0, young_s=1e-3), both)["b"]
+    gap = [one.token_times_s[-1] - one.token_times_s[-2] for one in (plain, young)]
+    assert gap[1] - gap[0] == pytest.approx(2e-3)
+    apart = ended(cluster(engines=2, contention=SHARE), both)["b"]
+    shared = ended(cluster(engines=2, contention=SHARE, young_s=1e-3), both)["b"]
+    gap = [one.token_times_s[-1] - one.token_times_s[-2] for one in (apart, shared)]
+    assert gap[1] - gap[0] == pytest.approx((1 + SHARE) * 1e-3)

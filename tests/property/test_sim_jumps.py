@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 from small_clusters import Kept, small_sessions, small_spec
+from wild_parking import PARKS_EARLY
 
 from readahead.core.config import MigrationConfig
 from readahead.core.planning.policies.registry import POLICIES, make_policy
 from readahead.sim.asked import EndedRequest
 from readahead.sim.cluster import ClusterSpec
+from readahead.sim.links import Link
 from readahead.sim.world import World
 
 SHORT_KV_BLOCKS = 40
@@ -51,6 +53,23 @@ def test_each_token_comes_when_it_would_step_by_step(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_so_it_is_under_every_policy_with_short_memory(policy: str, seed: int) -> None:
     check_short(policy, seed)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_so_it_is_where_readers_are_parked(seed: int) -> None:
+    draw = random.Random(f"spec/{seed}")
+    spec = small_spec(draw)
+    link = Link(name="host", bytes_per_s=draw.choice((1e9, 1e10)), latency_s=1e-4)
+    worker = replace(
+        spec.decode_worker,
+        kv_blocks=SHORT_KV_BLOCKS,
+        requests_max=16,
+        host_blocks=200,
+        host_link=link,
+    )
+    knobs = {**PARKS_EARLY, "copy_gb_s": link.bytes_per_s / 1e9}
+    alone = replace(spec, prefill=0, decode=1, decode_worker=worker)
+    check(replace(alone, policy=lambda _: make_policy("readahead", knobs)), seed)
 
 
 @pytest.mark.slow

@@ -13,30 +13,56 @@ from pathlib import Path
 
 import pytest
 from small_clusters import Kept, small_sessions, small_spec
+from wild_parking import PARKS_EARLY, WildParking
 
+from readahead.core.cluster import Role
 from readahead.core.planning.policies.registry import POLICIES, make_policy
+from readahead.core.planning.policy import BatchPolicy
 from readahead.core.reading.timeline import Outcome
 from readahead.core.router_state import RouterState
 from readahead.sim.cluster import ClusterSpec
 from readahead.sim.drafts import Predictability
 from readahead.sim.faults import fault_plan
+from readahead.sim.links import Link
 from readahead.sim.replay import RecordingRouter, replay
 from readahead.sim.results import record_line
 from readahead.sim.world import World, new_router
 
 SEEDS = range(120)
 SPECULATING_SEEDS = range(200, 230)
+PARKING_SEEDS = range(300, 340)
 REQUESTS = 25
 
 
 def spec_of(seed: int, draw: random.Random) -> ClusterSpec:
-    """Any cluster; one whose engines speculate for some of the seeds."""
+    """Any cluster; one whose engines speculate, or park, for some of the seeds."""
     spec = small_spec(draw)
+    if seed in PARKING_SEEDS:
+        return parking(spec, seed, draw)
     if seed not in SPECULATING_SEEDS:
         return spec
     worker = replace(spec.decode_worker, draft_tokens_max=draw.randrange(1, 6))
     about = Predictability(mean=draw.choice((0.0, 0.5, 0.9, 1.0)), spread=0.0)
     return replace(spec, decode_worker=worker, predictability=about)
+
+
+def parking(spec: ClusterSpec, seed: int, draw: random.Random) -> ClusterSpec:
+    """By plan, whenever it can, or at random; some speculate as well."""
+    worker = replace(
+        spec.decode_worker,
+        kv_blocks=40,
+        host_blocks=draw.choice((3, 20, 1000)),
+        host_link=Link(name="host", bytes_per_s=draw.choice((1e8, 1e10)), latency_s=1e-4),
+        draft_tokens_max=draw.choice((0, 0, 3)),
+    )
+    knobs = {**PARKS_EARLY, "copy_gb_s": worker.host_link.bytes_per_s / 1e9}
+
+    def policy(role: Role) -> BatchPolicy:
+        if seed % 2:
+            return WildParking(random.Random(f"wild/{seed}"))
+        return make_policy("readahead", knobs)
+
+    return replace(spec, decode_worker=worker, policy=policy)
 
 
 def world_of(seed: int, router: RecordingRouter | None = None) -> tuple[World, Kept]:
@@ -61,7 +87,7 @@ def lines_of(seed: int) -> list[str]:
     return [record_line(request) for request in kept.requests]
 
 
-@pytest.mark.parametrize("seed", [*SEEDS, *SPECULATING_SEEDS])
+@pytest.mark.parametrize("seed", [*SEEDS, *SPECULATING_SEEDS, *PARKING_SEEDS])
 def test_any_world_keeps_the_laws(seed: int) -> None:
     spec = spec_of(seed, random.Random(seed))
     world, kept = world_of(seed)
@@ -83,6 +109,8 @@ def test_any_world_keeps_the_laws(seed: int) -> None:
         assert engine.is_idle
         assert engine.handovers.blocks == 0
         assert engine.batch.blocks_free == engine.batch.limits.kv_blocks
+        host = engine.batch.host
+        assert host is None or host.blocks_free == host.blocks
 
     # No token before its request, none after its end, none in the wrong order, none too many.
     for request in kept.requests:
@@ -101,6 +129,9 @@ def test_any_world_keeps_the_laws(seed: int) -> None:
     lives = [*world.engines.values(), *world.lost]
     made = sum(engine.counts.tokens_made for engine in lives)
     assert made == delivered
+
+    if seed in PARKING_SEEDS and seed % 2:
+        assert any(one.batch.host is not None and one.batch.host.parks for one in lives)
 
     # An engine does one thing at a time.
     busy_until: dict[str, float] = {}
@@ -147,7 +178,7 @@ def test_two_processes_write_the_same_bytes() -> None:
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "import test_sim_laws\n"
-        "for seed in (*range(0, 40, 7), 201, 202):\n"
+        "for seed in (*range(0, 40, 7), 201, 202, 301, 302, 303):\n"
         "    print('\\n'.join(test_sim_laws.lines_of(seed)))\n"
     )
     here = Path(__file__).resolve().parent

@@ -60,6 +60,9 @@ Policy = Annotated[str | None, typer.Option(help="Of every engine, such as vllm-
 Knobs = Annotated[
     list[str] | None, typer.Option("--knob", metavar="NAME=NUMBER", help="One of the policy's.")
 ]
+HostGb = Annotated[
+    float | None, typer.Option(min=0, help="Host memory of each worker for parked KV, GB.")
+]
 WorkloadFile = Annotated[Path | None, typer.Option("--workload", help="TOML file of a workload.")]
 Scenario = Annotated[str | None, typer.Option(help="chatbot, coder, …; instead of a file.")]
 TraceFile = Annotated[Path | None, typer.Option("--trace", help="A trace; instead of a file.")]
@@ -103,6 +106,7 @@ def simulate(  # one parameter per flag: typer reads them from here
     link: LinkName = None,
     policy: Policy = None,
     knob: Knobs = None,
+    host_gb: HostGb = None,
     workload: WorkloadFile = None,
     scenario: Scenario = None,
     trace: TraceFile = None,
@@ -133,6 +137,7 @@ def simulate(  # one parameter per flag: typer reads them from here
         "policy": policy,
         "true_scale": true_scale,
         "noise_sigma": noise_sigma,
+        "host_bytes": None if host_gb is None else round(host_gb * 1e9),
     }
     overrides: dict[str, object] = {k: v for k, v in chosen.items() if v is not None}
     if knob:
@@ -342,10 +347,19 @@ def _print(
         f" SLO attainment {_rate(score.slo_attainment)}",
         f"{found.moved_bytes / 1e9:.1f} GB of KV in {found.transfers:,} transfers;"
         f" {found.duration_s:.1f} s of virtual time",
+        *_parking(found, settings),
         "simulated: computed by a model, nothing was measured",
     )
     for line in lines:
         console.print(line, highlight=False, markup=False)
+
+
+def _parking(found: SimulatedRun, settings: ClusterSettings) -> list[str]:
+    if not settings.host_bytes:
+        return []
+    parks = sum(worker.parks for worker in found.workers)
+    copied_gb = math.fsum(worker.copied_bytes for worker in found.workers) / 1e9
+    return [f"{parks:,} parks, {copied_gb:,.1f} GB of KV copied to host memory and back"]
 
 
 def _numbers(one: Summary | None) -> list[str]:

@@ -42,6 +42,15 @@ class WorkerSpec:
     contention: float = 0.0
     """How much longer its iterations take for each other engine that computes meanwhile, as a
     share: where engines share a machine's processors and memory."""
+    young_tokens: int = 0
+    """A request with fewer tokens of its own is young; 0: none is."""
+    young_s: float = 0.0
+    """How much longer an iteration takes for each young request in it: an answer that begins makes
+    work for others on the machine, such as the router, which an iteration-time model has not."""
+    host_blocks: int = 0
+    """KV blocks that host memory holds for those who are parked; 0: nobody can be."""
+    host_link: Link = LINKS["pcie4"]
+    """Between device and host memory; each worker has its own."""
 
     def __post_init__(self) -> None:
         for name in ("kv_blocks", "block_tokens", "requests_max", "batch_tokens_max"):
@@ -51,7 +60,10 @@ class WorkerSpec:
         require("true_scale", self.true_scale, least=1e-6)
         require("noise_sigma", self.noise_sigma, least=0, most=3)
         require("contention", self.contention, least=0, most=100)
+        require("young_tokens", self.young_tokens, least=0)
+        require("young_s", self.young_s, least=0, most=10)
         require("draft_tokens_max", self.draft_tokens_max, least=0, most=64)
+        require("host_blocks", self.host_blocks, least=0)
         if not 2 <= self.context_tokens_max <= self.kv_blocks * self.block_tokens:
             raise ValueError(
                 f"context_tokens_max must be from 2 to kv_blocks * block_tokens = "

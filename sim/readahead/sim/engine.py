@@ -15,6 +15,7 @@ from readahead.core.planning.policy import Plan
 from readahead.core.planning.sequence import Sequence
 from readahead.core.request import Leg
 from readahead.sim.engine_handovers import Handovers
+from readahead.sim.engine_host import HostCopies, host_memory
 from readahead.sim.engine_leg import (
     EngineLeg,
     Key,
@@ -42,7 +43,14 @@ class Engine:
     ) -> None:
         self.description = parts.description
         self.counts = EngineCounts()
-        self.batch = Batch(limits=parts.limits, policy=parts.policy)
+        self.batch = Batch(
+            limits=parts.limits, policy=parts.policy, host=host_memory(parts, network)
+        )
+        self.copies = (
+            HostCopies(self.batch, parts, kernel, network, changed=self._interrupt)
+            if parts.host_blocks
+            else None
+        )
         self.handovers = Handovers(
             parts.description, kernel=kernel, network=network, give=self._give
         )
@@ -123,6 +131,8 @@ class Engine:
         for leg in self._legs.values():
             self.handovers.stop_pull(leg)
         self.handovers.release_all()
+        if self.copies is not None:
+            self.copies.stop_all()
         self._legs.clear()
         self._keys.clear()
 
@@ -198,6 +208,8 @@ class Engine:
         """Asserts that each block and each leg is accounted for."""
         self.batch.check(held_blocks=self.handovers.blocks)
         placed = {*self.batch.running, *self.batch.waiting, *self.batch.pulling}
+        if self.batch.host is not None:
+            placed.update(self.batch.host.parked)
         assert placed == set(self._legs), (len(placed), len(self._legs))
         for leg in self._legs.values():
             assert leg.is_leaving or leg.sequence.generated <= leg.output_tokens, leg
@@ -235,12 +247,15 @@ class Engine:
         plan = self.batch.plan(self._kernel.now_s)
         for sequence in plan.pulls:
             self.handovers.pull(self._legs[sequence], landed=self._pulled)
+        if self.copies is not None:
+            self.copies.carry_out(plan)
         if not plan.entries:
             return
         if self._speculation is not None:
             plan = self._speculation.join(plan, self._legs)
         iterations, start_s = self._iterations(plan), self._kernel.now_s
         times, most_s = self._parts.times, self._parts.stretch_s_max
+        iterations = times.grow_up(plan, iterations)
         if iterations > 1 and plan.work.prefill_pairs:
             stretch = times.chunks(plan, start_s=start_s, iterations=iterations, most_s=most_s)
         else:
@@ -349,6 +364,8 @@ class Engine:
 
     def _drop(self, leg: EngineLeg) -> None:
         self.handovers.stop_pull(leg)
+        if self.copies is not None:
+            self.copies.stop(leg.sequence)
         self.batch.end(leg.sequence)
         self._forget(leg)
 

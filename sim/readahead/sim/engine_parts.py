@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from readahead.core.cluster import WorkerDescription
 from readahead.core.planning.policy import BatchPolicy, EngineLimits
+from readahead.sim.links import LINKS, Link
 from readahead.sim.stretch import EngineTimes
 
 
@@ -43,3 +44,7 @@ class EngineParts:
     has_prefix_cache: bool = False
     draft_tokens_max: int = 0
     """Longest draft; 0: it does not speculate."""
+    host_blocks: int = 0
+    """KV blocks that host memory holds; 0: nobody can be parked."""
+    host_link: Link = LINKS["pcie4"]
+    """Between device and host memory; all of this bandwidth in each direction."""

@@ -15,6 +15,7 @@ from readahead.core.messages import (
     MigrationCommitted,
     MigrationFailed,
 )
+from readahead.core.planning.sequence import Sequence
 from readahead.core.request import WorkerId
 from readahead.sim.engine import Engine
 from readahead.sim.engine_leg import EngineLeg, Key
@@ -68,7 +69,7 @@ class Moves:
         source, target = self._engines[command.source], self._engines.get(command.target)
         leg = source.find(key)
         self.begun += 1
-        if leg is None or target is None or not leg.sequence.generated or not leg.sequence.blocks:
+        if leg is None or target is None or not _runs(leg.sequence):
             self._fail(command, Reason.OVERLOADED, "it does not run at the source")
             return
         sequence = leg.sequence
@@ -197,3 +198,8 @@ class Moves:
                 message=message,
             )
         )
+
+
+def _runs(sequence: Sequence) -> bool:
+    """Whether it makes tokens: it is neither preempted nor parked nor on its way back from that."""
+    return sequence.generated > 0 and sequence.blocks > 0 and not sequence.is_copied

@@ -63,6 +63,9 @@ class WorkerSummary:
     tokens_drafted: int
     tokens_accepted: int
     """Of those drafted."""
+    parks: int
+    copied_bytes: float
+    """To host memory and back."""
     incarnations: int
 
 
@@ -184,6 +187,8 @@ def worker_summaries(world: World) -> tuple[WorkerSummary, ...]:
                 prefix_tokens_hit=sum(one.prefix_tokens_hit for one in counts),
                 tokens_drafted=sum(one.tokens_drafted for one in counts),
                 tokens_accepted=sum(one.tokens_accepted for one in counts),
+                parks=sum(one.batch.host.parks for one in lives if one.batch.host is not None),
+                copied_bytes=math.fsum(one.copies.bytes for one in lives if one.copies is not None),
                 incarnations=len(lives),
             )
         )

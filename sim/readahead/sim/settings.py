@@ -15,7 +15,8 @@ from readahead.core.config import Checked, CoreConfig, require
 from readahead.core.latency.iteration import LatencyModel
 from readahead.core.latency.profile import Profile
 from readahead.core.latency.profile_text import profile
-from readahead.core.planning.policies.registry import make_policy
+from readahead.core.planning.knobs import knobs_of
+from readahead.core.planning.policies.registry import make_policy, policy_type
 from readahead.core.planning.policies.slos_serve import SlosServe
 from readahead.sim.cluster import ClusterSpec, WorkerSpec
 from readahead.sim.drafts import Predictability
@@ -58,6 +59,11 @@ class ClusterSettings(Checked):
     """Engines go by what scenarios promise, not by readers' paces; not said: under `slos-serve`,
     whose promises those are."""
     has_prefix_cache: bool = False
+    host_bytes: int = 0
+    """Host memory of each worker for the KV of those who are parked; 0: nobody can be."""
+    host_link: str = "pcie"
+    """Between device and host memory: a name, as of `link`. A policy that parks is told its speed,
+    unless a knob says another."""
     draft_tokens_max: int = 0
     """Longest draft that engines verify in one iteration; 0: no speculation."""
     draft_step_s: float = 0.0
@@ -87,8 +93,11 @@ class ClusterSettings(Checked):
             ValueError: no such profile, link, policy or knob, or a number out of range.
         """
         found = profile(self.profile)
-        make_policy(self.policy, self.knobs)
         kv_blocks = self.kv_blocks or found.kv_blocks
+        host_blocks = self.host_bytes // (found.block_tokens * found.kv_token_bytes)
+        host_link = link_named(self.host_link, found) if host_blocks else LINKS["pcie4"]
+        knobs = self._knobs(host_blocks, host_link)
+        make_policy(self.policy, knobs)
         worker = WorkerSpec(
             latency=_with_draft_step(found.latency, self.draft_step_s),
             kv_blocks=kv_blocks,
@@ -101,9 +110,11 @@ class ClusterSettings(Checked):
             noise_sigma=self.noise_sigma,
             has_prefix_cache=self.has_prefix_cache,
             draft_tokens_max=self.draft_tokens_max,
+            host_blocks=host_blocks,
+            host_link=host_link,
         )
         return ClusterSpec(
-            policy=lambda _: make_policy(self.policy, self.knobs),
+            policy=lambda _: make_policy(self.policy, knobs),
             decode_worker=worker,
             prefill=self.prefill,
             decode=self.decode,
@@ -116,6 +127,16 @@ class ClusterSettings(Checked):
             tells_slo=self.policy == SlosServe.name if self.tells_slo is None else self.tells_slo,
             stretch_s_max=float("inf") if self.stretch_s_max is None else self.stretch_s_max,
         )
+
+    def _knobs(self, host_blocks: int, host_link: Link) -> dict[str, int | float]:
+        """Those that were chosen, and what copies to host memory take."""
+        if not host_blocks:
+            if self.knobs.get("park"):
+                raise ValueError("park needs host_bytes, at least those of one KV block")
+            return self.knobs
+        known = {each.name for each in knobs_of(policy_type(self.policy))}
+        told = {"copy_gb_s": host_link.bytes_per_s / 1e9} if "copy_gb_s" in known else {}
+        return {**told, **self.knobs}
 
 
 def _with_draft_step(model: LatencyModel, draft_step_s: float) -> LatencyModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,6 +93,18 @@ class Stretch:
             self.end_s = self.start_s + self._series.total_s(self.iterations)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Young:
+    """What answers that begin do to iterations: a request with fewer than `tokens` of its own makes
+    each iteration it is in longer by `each_s`, work that others on the machine have with it."""
+
+    tokens: int = 0
+    each_s: float = 0.0
+
+
+NONE_YOUNG = Young()
+
+
 class EngineTimes:
     """The true times of one engine's iterations: a model, and what no model says.
 
@@ -100,20 +112,53 @@ class EngineTimes:
     from the engine's own stream.
     """
 
-    __slots__ = ("_draw", "_mean_log", "_quiet", "_sigma", "model")
+    __slots__ = ("_count", "_draw", "_factor", "_mean_log", "_quiet", "_sigma", "_young", "model")
 
     def __init__(
-        self, model: LatencyModel, *, scale: float, noise_sigma: float, seed: tuple[int, ...]
+        self,
+        model: LatencyModel,
+        *,
+        scale: float,
+        noise_sigma: float,
+        seed: tuple[int, ...],
+        young: Young = NONE_YOUNG,
     ) -> None:
         self._quiet = replace(model, time_scale=model.time_scale * scale)
         self.model = self._quiet
+        self._factor, self._young, self._count = 1.0, young, 0
         self._sigma = noise_sigma
         self._mean_log = -noise_sigma * noise_sigma / 2
         self._draw = np.random.default_rng(list(seed)) if noise_sigma else None
 
     def slow_by(self, factor: float) -> None:
         """From the next stretch on, iterations take so many times as long as undisturbed ones."""
-        self.model = replace(self._quiet, time_scale=self._quiet.time_scale * factor)
+        self._factor = factor
+        self._set()
+
+    def grow_up(self, plan: Plan, iterations: int) -> int:
+        """As many of these iterations as all who are young in them remain so; the times that follow
+        are of that many."""
+        limit, young = self._young.tokens, 0
+        if not limit:
+            return iterations
+        for sequence, _ in plan.entries:
+            left = limit - sequence.generated
+            if sequence.missing == 1 and left > 0:
+                young += 1
+                iterations = min(iterations, left)
+        if young != self._count:
+            self._count = young
+            self._set()
+        return iterations
+
+    def _set(self) -> None:
+        quiet = self._quiet
+        more_s = self._count * self._young.each_s / quiet.time_scale
+        self.model = replace(
+            quiet,
+            time_scale=quiet.time_scale * self._factor,
+            host_base_s=quiet.host_base_s + more_s,
+        )
 
     def stretch(
         self, work: IterationWork, *, start_s: float, iterations: int, most_s: float

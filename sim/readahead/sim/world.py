@@ -37,7 +37,7 @@ from readahead.sim.faults import Fault
 from readahead.sim.kernel import Appointment, Kernel
 from readahead.sim.links import Network
 from readahead.sim.moves import Moves
-from readahead.sim.stretch import EngineTimes, Stretch
+from readahead.sim.stretch import EngineTimes, Stretch, Young
 from readahead.sim.users import RequestSink, Users, answer_key
 from readahead.workload.session import Session
 
@@ -279,10 +279,13 @@ class World:
                 scale=worker.true_scale,
                 noise_sigma=worker.noise_sigma,
                 seed=seed,
+                young=Young(tokens=worker.young_tokens, each_s=worker.young_s),
             ),
             stretch_s_max=spec.stretch_s_max,
             has_prefix_cache=worker.has_prefix_cache,
             draft_tokens_max=worker.draft_tokens_max,
+            host_blocks=worker.host_blocks,
+            host_link=worker.host_link,
         )
         engine = Engine(parts, kernel=self.kernel, network=self.network, watcher=self)
         self.engines[worker_id] = engine

@@ -11,7 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from readahead.core.latency.iteration import IterationWork
-from readahead.core.planning.policy import BatchPolicy, Choice, EngineLimits, EngineView, Plan
+from readahead.core.planning.host_memory import HostMemory
+from readahead.core.planning.policy import (
+    BatchPolicy,
+    Choice,
+    Copies,
+    EngineLimits,
+    EngineView,
+    Plan,
+)
 from readahead.core.planning.sequence import Sequence
 
 
@@ -47,6 +55,8 @@ class Batch:
     limits: EngineLimits
     policy: BatchPolicy
     """May be exchanged between a commit and the next plan."""
+    host: HostMemory | None = None
+    """None: nobody can be parked."""
     blocks_free: int = 0
     running: list[Sequence] = field(default_factory=list)
     pulling: list[Sequence] = field(default_factory=list)
@@ -75,23 +85,25 @@ class Batch:
         """Asks the policy for the next iteration and takes the blocks that it needs.
 
         Raises:
-            ValueError: the policy parks, though its view has no host memory to park in.
+            ValueError: the policy parks, though there is no host memory to park in.
         """
+        host = self.host
         view = EngineView(
             limits=self.limits,
             blocks_free=self.blocks_free,
             running=self.running,
             waiting=self.waiting,
             pulling=len(self.pulling),
+            parked=() if host is None else host.parked,
+            host=None if host is None else host.room(),
         )
         choice = self.policy.choose(view, now)
-        if choice.park or choice.resume:
-            raise ValueError(f"policy {self.policy.name} parks, and here is nowhere to park")
         draft = _Draft(choice, self.limits.batch_tokens_max)
         for sequence in choice.preempt:
             if sequence.blocks:
                 self._preempt(sequence)
                 draft.is_steady = False
+        copies = self._move(draft, now) if choice.park or choice.resume else None
         for sequence, tokens in choice.entries:
             if sequence in draft.taken:
                 continue
@@ -104,6 +116,7 @@ class Batch:
             pulls=tuple(draft.pulls),
             work=_work(draft.entries),
             repeats_max=self._repeats_max(draft),
+            copies=copies,
         )
 
     def commit(self, plan: Plan, *, iterations: int = 1) -> list[Sequence]:
@@ -152,6 +165,18 @@ class Batch:
         sequence.computed = sequence.prompt_tokens - 1 if has_kv else sequence.cached_tokens
         self.running.append(sequence)
 
+    def saved(self, sequence: Sequence) -> None:
+        """The copy of a parked sequence is made; its device blocks are free."""
+        assert self.host is not None
+        self.give(self.host.copied(sequence))
+
+    def loaded(self, sequence: Sequence) -> None:
+        """Lets one run on whose copy is back."""
+        assert self.host is not None
+        self.host.loaded(sequence)
+        self.pulling.remove(sequence)
+        self.running.append(sequence)
+
     def end(self, sequence: Sequence) -> None:
         """Takes a sequence out, whatever it does, and frees its blocks."""
         if sequence.is_ended:
@@ -162,6 +187,8 @@ class Batch:
                 place.remove(sequence)
         self.give(sequence.blocks)
         sequence.blocks = 0
+        if self.host is not None:
+            self.give(self.host.forget(sequence))
 
     def end_keeping_kv(self, sequence: Sequence) -> int:
         """Takes a running sequence out. Returns the blocks of its prompt, for the caller to give
@@ -183,7 +210,10 @@ class Batch:
         return True
 
     def check(self, *, held_blocks: int) -> None:
-        """Asserts that each block is free, held by the caller, or owned by one sequence."""
+        """Asserts that each block is free, held by caller or copy, or owned by one sequence."""
+        if self.host is not None:
+            self.host.check()
+            held_blocks += self.host.blocks_coming
         owned = sum(s.blocks for s in (*self.running, *self.pulling, *self.waiting))
         assert 0 <= self.blocks_free <= self.limits.kv_blocks, self.blocks_free
         assert self.blocks_free + owned + held_blocks == self.limits.kv_blocks
@@ -249,6 +279,16 @@ class Batch:
         draft.entries.append((sequence, tokens))
         draft.budget -= tokens
         draft.goes_on(sequence, tokens)
+
+    def _move(self, draft: _Draft, now: float) -> Copies:
+        """Parks and resumes; who is copied, or was to be parked, takes no part in the iteration."""
+        if self.host is None:
+            raise ValueError(f"policy {self.policy.name} parks, and here is nowhere to park")
+        copies = self.host.move(self, draft.choice, now)
+        draft.is_steady = False
+        draft.taken.update(self.host.parked, copies.back)
+        draft.taken.update([park.sequence for park in draft.choice.park])
+        return copies
 
     def _preempt(self, sequence: Sequence) -> None:
         """Takes a running sequence's KV; it waits, before all others, to be computed again."""

@@ -22,8 +22,8 @@ AHEAD_TOKENS = 4
 """Running sequences find blocks for so many further tokens: those that a park frees can be had an
 iteration later, and drafts take several at once."""
 BACKLOG_S = 5.0
-"""Prompts that wait are reckoned as the engine's work of so many seconds: about as long as those
-who are parked for them stay away."""
+"""Prompts that wait are reckoned as the engine's work of so many seconds, or of as many as readers
+have text for in the mean: about as long as those who are parked for them stay away."""
 COPIES_S = 0.05
 """Copies that are made in one iteration take so long at most, or are a single one: everybody in it
 waits for them."""
@@ -182,7 +182,9 @@ class SolventParking:
             for s in prompts
             if not s.is_pulled
         ])  # fmt: skip
-        return reading + work_s / BACKLOG_S
+        begun = [*decoding, *view.parked]
+        slack_s = sum([max(0.0, s.slack_s(seen.now)) for s in begun]) / max(1, len(begun))
+        return reading + work_s / max(BACKLOG_S, slack_s)
 
     def _copy_s(self, view: EngineView, sequence: Sequence) -> float:
         assert view.host is not None

@@ -45,6 +45,17 @@ class Park(NamedTuple):
     """Its KV is kept in host memory; else it is computed again."""
 
 
+class Copies(NamedTuple):
+    """KV that is to be copied between device and host from now on, while others run."""
+
+    out: tuple[Sequence, ...]
+    """Of those who are parked; each holds its device blocks until its copy is made."""
+    back: tuple[Sequence, ...]
+    """Of those who resume; each has its device blocks already."""
+    off: tuple[Sequence, ...]
+    """Copies out that are not to go on: who was parked runs again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineView:
     """What a batch policy sees. It changes nothing here: the Batch carries its choice out.
@@ -96,7 +107,8 @@ class Choice:
     """Running sequences that are parked now. Only where the view has a `host`."""
     resume: Ordered[Sequence] = ()
     """Parked sequences that are let in again, before all others. Their copies are loaded into
-    blocks that are free now; one without a copy joins those that wait."""
+    blocks that are free now; one without a copy joins those that wait, and one whose copy is still
+    being made runs on."""
     holds_for: int = 1 << 30
     """For how many iterations the same choice would be made if nothing but decoding happened:
     no arrival, end, pull, preemption. 1: ask again after each."""
@@ -118,7 +130,10 @@ class Plan:
     repeats_max: int = 1
     """The plan may be carried out so many times in a row, each entry as many further tokens
     each time: the choice holds and the blocks are there. 1 where a prompt ends with it, or where
-    somebody was pulled, preempted or left out, or let in for more than the first chunk of many."""
+    somebody was moved, pulled, preempted or left out, or let in for more than the first chunk of
+    many."""
+    copies: Copies | None = None
+    """Where somebody is parked or resumes."""
 
 
 class BatchPolicy(Protocol):

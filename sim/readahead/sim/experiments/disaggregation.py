@@ -32,12 +32,15 @@ class Disaggregation:
         "(lognormal, median 8,000 tokens, at most 24,000; answers of 200). Code comes in batches "
         "of five on average. Loads: 8B on A100 as in the tables; H100 and 14B scaled by what they "
         "can do (8B H100 2.2 times, 14B A100 half, 14B H100 1.1 times).",
+        "Where KV memory is cut to a third: reasoning with the lengths of DeepSeek-R1 in "
+        "ServeGen's traces, all of it read, gamma arrivals of CV 2. Preemptions are those of all "
+        "four.",
         "Scored is who came in a window after the start, whatever he got and whenever (F1 = v·l, "
         "F2 = l seconds, alpha 2.5); `F1 in the window` counts what that time itself gained.",
         "SLO attained: first token within 5 times (long prompts 3) what it takes on the idle "
         "cluster of that shape, then 100 ms a token (code 50 ms).",
     )
-    profiles: Sequence[str] = tuple(one.profile for one in MACHINES.values())
+    profiles: Sequence[str] = tuple(dict.fromkeys(m.profile for m in MACHINES.values()))
 
     def cells(self, scope: Scope) -> Sequence[Cell]:
         """All shapes."""

@@ -17,6 +17,9 @@ class Machine:
 
     profile: str
     load: float
+    uses: Sequence[str] = ("chat", "code", "long")
+    kv_blocks: int | None = None
+    """None: as many as it has."""
 
 
 MACHINES: Mapping[str, Machine] = {
@@ -24,7 +27,14 @@ MACHINES: Mapping[str, Machine] = {
     "8B, H100": Machine(profile="llama-3.1-8b-h100", load=2.2),
     "14B, A100": Machine(profile="qwen2.5-14b-a100-80g", load=0.5),
     "14B, H100": Machine(profile="qwen2.5-14b-h100", load=1.1),
+    "8B, A100, a third of the KV memory": Machine(
+        profile="llama-3.1-8b-a100-80g",
+        load=1.0,
+        uses=("reasoning",),
+        kv_blocks=29_205 // 3,
+    ),
 }
+"""The last is there for preemptions, which the others never have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +76,13 @@ USES: Mapping[str, Use] = {
         rates=(1.0, 2.5),
         requests=300,
     ),
+    "reasoning": Use(
+        words="reasoning",
+        part={"scenario": "chatbot", "parameters": {"lengths": "deepseek-r1"}},
+        arrivals="gamma:rate={rate:g},cv=2",
+        rates=(2.5, 5.0),
+        requests=900,
+    ),
 }
 
 
@@ -104,12 +121,12 @@ TUNING_SEEDS = (101,)
 def cells(scope: Scope) -> list[Cell]:
     """All shapes from the same arrivals."""
     seeds = {Scope.FULL: range(5), Scope.QUICK: range(2), Scope.TINY: range(2)}[scope]
-    machines = list(MACHINES)[: {Scope.FULL: 4, Scope.QUICK: 1, Scope.TINY: 1}[scope]]
-    uses = list(USES)[: {Scope.FULL: 3, Scope.QUICK: 3, Scope.TINY: 1}[scope]]
+    machines = list(MACHINES)[: {Scope.FULL: 5, Scope.QUICK: 1, Scope.TINY: 1}[scope]]
+    uses_max = 1 if scope is Scope.TINY else len(USES)
     levels = ("calm", "near") if scope is Scope.FULL else ("near",)
     found = []
     for machine in machines:
-        for use in uses:
+        for use in MACHINES[machine].uses[:uses_max]:
             for level in levels:
                 is_first = machine == next(iter(MACHINES)) and level == "near"
                 shapes = {**SHAPES, **(LINKED if is_first and scope is Scope.FULL else {})}
@@ -150,6 +167,7 @@ def fleet(cell: Cell) -> Fleet:
             profile=MACHINES[machine].profile,
             prefill=shape.prefill,
             decode=4 - shape.prefill,
+            kv_blocks=MACHINES[machine].kv_blocks,
             link=shape.link,
             policy=shape.policy,
             knobs=dict(shape.knobs),
