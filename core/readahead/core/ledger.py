@@ -32,6 +32,8 @@ class Alarm(StrEnum):
     """The lease of its handover is to be renewed."""
     REST = "rest"
     """A worker that refused may be asked again."""
+    PROMPTS = "prompts"
+    """Prompts that wait for a worker may be better off with another by now."""
     MOVES = "moves"
     """Who might be migrated is to be looked at."""
 

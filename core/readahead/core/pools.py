@@ -33,6 +33,8 @@ class LiveWorker:
     departed: dict[RequestId, int] = field(default_factory=dict)
     """Legs that migrated away and still run elsewhere. Placement goes on counting them: one from
     whom readers had to be moved would else look free, and be given whoever comes next."""
+    kept: set[RequestId] = field(default_factory=set)
+    """Legs that a prefill worker has not handed over, but goes on with; they are no prompts."""
     committed_tokens: int = 0
     """Most tokens that its legs, arrivals, handovers and departed ones can come to occupy."""
     token_s: float = 0.0
@@ -93,8 +95,26 @@ class LiveWorker:
         about = self.description
         if about.role is Role.DECODE:
             return self.seats < about.requests_max
-        fits = self.committed_tokens + tokens <= about.kv_blocks * about.block_tokens
-        return len(self.legs) < about.prefill_credits and (fits or not self.committed_tokens)
+        prompts = len(self.legs) - len(self.kept)
+        fits = self._promised_tokens() + tokens <= about.kv_blocks * about.block_tokens
+        return prompts < about.prefill_credits and (fits or not self.committed_tokens)
+
+    def can_keep(self, prompt_tokens: int, *, now: float) -> bool:
+        """It is a prefill worker that may be given one more leg for good."""
+        has_seat = self.seats < self.description.requests_max
+        return has_seat and self.has_room(prompt_tokens, now=now)
+
+    def _promised_tokens(self) -> int:
+        """KV that a prefill worker's prompts and handovers need, or that is used if that is more.
+
+        Answers that it keeps count by what they use: they end long before they are as long as they
+        may be, and its engine deals with those that do not.
+        """
+        if not self.kept:
+            return self.committed_tokens
+        about = self.description
+        used = (about.kv_blocks - self.load.kv_blocks_free) * about.block_tokens
+        return max(self.committed_tokens - sum(self.legs[each] for each in self.kept), used)
 
     def view(self) -> WorkerView:
         """What a policy sees."""
@@ -158,7 +178,14 @@ class Pools:
         if worker is None:
             return None
         worker.drop(worker.legs, request.request_id)
+        worker.kept.discard(request.request_id)
         return worker.worker_id
+
+    def keep_on(self, request: LiveRequest) -> None:
+        """Its prompt is computed; a prefill worker that goes on with it counts no credit for it."""
+        worker = self.get(request.worker_id)
+        if worker is not None and worker.description.role is Role.PREFILL:
+            worker.kept.add(request.request_id)
 
     def start_move(self, request: LiveRequest, target_id: WorkerId) -> Migration:
         """Keeps a seat for a running leg on another worker. The source owns the leg."""
@@ -237,6 +264,7 @@ class Pools:
         assert departed <= {(r.request_id, r.departed_from) for r in live.values()}
         for worker in self:
             held_here = (worker.legs, worker.arrivals, worker.handovers, worker.departed)
+            assert worker.kept <= worker.legs.keys(), worker
             assert worker.committed_tokens == sum(sum(each.values()) for each in held_here)
         for request in live.values():
             assert request.worker_id is None or self.get(request.worker_id), request

@@ -50,7 +50,7 @@ def _planners() -> dict[str, Arm]:
     return {
         "lengths known": Arm(policy=PLANNER, knobs={"reserve_whole": True}, knows_lengths=True),
         "lengths learned": Arm(policy=PLANNER),
-        "slack tiers": Arm(policy=PLANNER, knobs={"slack_tiers": True}),
+        "tiers of pace": Arm(policy=PLANNER, knobs={"slack_tiers": False}),
     }
 
 

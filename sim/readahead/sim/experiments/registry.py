@@ -12,13 +12,18 @@ MODULES = {
     "tricks": "tricks",
     "pace": "pace",
     "disaggregation": "disaggregation",
+    "roles": "roles",
     "migration": "migration",
+    "parking-simulated": "parking",
     "ranking": "ranking",
     "capacity": "capacity",
+    "ablation": "ablation",
+    "misspecified": "misspecified",
+    "bursts": "bursts",
 }
 """Each module here has an `EXPERIMENT`. In this order they are shown."""
-TAKES_HOURS = ("capacity",)
-"""Those that run only when they are named."""
+TAKES_LONG = ("capacity", "ablation", "misspecified", "bursts")
+"""Those that run only when they are named: capacity for hours, the others for many minutes."""
 
 
 def names() -> list[str]:
@@ -28,7 +33,7 @@ def names() -> list[str]:
 
 def usual_names() -> list[str]:
     """Those that run when none is named."""
-    return [name for name in MODULES if name not in TAKES_HOURS]
+    return [name for name in MODULES if name not in TAKES_LONG]
 
 
 def experiment(name: str) -> Experiment:
