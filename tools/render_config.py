@@ -122,6 +122,8 @@ def _documented(config_type: type[Any]) -> tuple[dict[str, str], dict[str, str]]
 
 def _type_name(field_type: Any) -> str:
     if typing.get_origin(field_type) is tuple:
+        if dataclasses.is_dataclass(typing.get_args(field_type)[0]):
+            return "list of mappings"
         return f"list of {_type_name(typing.get_args(field_type)[0])}"
     names = {"str": "text", "int": "integer", "float": "number", "bool": "yes or no"}
     return names.get(field_type.__name__, " or ".join(getattr(field_type, "__members__", ())))

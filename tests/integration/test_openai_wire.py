@@ -148,6 +148,7 @@ async def test_explain() -> None:
                 "worker_id": "d0",
                 "reason": "Least loaded.",
                 "costs": {"d0": 1.0},
+                "slack_s": None,
             }
         ],
     }

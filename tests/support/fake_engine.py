@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from readahead.core.cluster import WorkerLoad
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.promise import Verdict
 from readahead.core.request import FinishReason, Leg
 from readahead.services.engine.engine import (
     EngineDescription,
@@ -80,6 +81,7 @@ class FakeEngine:
         renewed: every list of keys given to `renew_handovers`.
         reader_updates: everything given to `update_readers`, oldest first.
         policies: names given to `select_policy`, oldest first.
+        verdicts: what the planner is said to have decided, until it is asked.
         released: every key given to `release_handovers`.
         handovers: keys of KV caches that wait to be pulled.
         resumed: every key of a stopped leg given to `resume_leg`, oldest first.
@@ -105,6 +107,7 @@ class FakeEngine:
         self.released: list[LegKey] = []
         self.reader_updates: list[ReaderUpdate] = []
         self.policies: list[str] = []
+        self.verdicts: list[tuple[LegKey, Verdict]] = []
         self.handovers: set[LegKey] = set()
         self.resumed: list[LegKey] = []
         self.offer_error: ReadaheadError | None = None
@@ -201,6 +204,10 @@ class FakeEngine:
 
     def update_readers(self, updates: Iterable[ReaderUpdate]) -> None:
         self.reader_updates.extend(updates)
+
+    def take_verdicts(self) -> Sequence[tuple[LegKey, Verdict]]:
+        taken, self.verdicts = self.verdicts, []
+        return taken
 
     async def select_policy(self, name: str, knobs: Mapping[str, float]) -> None:
         del knobs

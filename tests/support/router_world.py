@@ -24,6 +24,7 @@ from readahead.core.messages import (
     Event,
     LegFailed,
     LegFinished,
+    LegJudged,
     LegRefused,
     PrefillFinished,
     ReleaseHandover,
@@ -38,11 +39,14 @@ from readahead.core.messages import (
     WorkerJoined,
     WorkerLost,
 )
+from readahead.core.promise import Verdict
 from readahead.core.request import FinishReason, Incarnation, Leg, RequestId, Stage, WorkerId
 from readahead.core.router_state import RouterState
 
 CONFIG = CoreConfig(
-    admission=AdmissionConfig(queue_requests_max=5, wait_s_max=20.0, attempts_max=3)
+    admission=AdmissionConfig(
+        queue_requests_max=5, wait_s_max=20.0, attempts_max=3, best_effort_requests_max=1
+    )
 )
 LOAD = WorkerLoad(running=0, waiting=0, kv_blocks_free=8)
 LAWS = settings(
@@ -114,7 +118,7 @@ class World(RuleBasedStateMachine):
                 assert request_id in self.live
                 assert (request_id, command.attempt) not in self.legs
                 role = self.workers[command.worker_id].role
-                assert (command.leg is Leg.PREFILL) == (role is Role.PREFILL)
+                assert self.may_have(role, command.leg)
                 is_new = (request_id, command.attempt) not in self.tried
                 self.tried.add((request_id, command.attempt))
                 assert is_new == (command.leg is not Leg.DECODE), "a try's number was used again"
@@ -135,6 +139,10 @@ class World(RuleBasedStateMachine):
                 assert (command.stage is Stage.FINISHED) == (command.reason is None)
                 self.live.remove(request_id)
                 self.ends[request_id] = command
+
+    def may_have(self, role: Role, leg: Leg) -> bool:
+        """Whether a worker of this role may be given such a leg."""
+        return (leg is Leg.PREFILL) == (role is Role.PREFILL)
 
     def pick(self, data: st.DataObject, *kinds: Leg) -> SubmitLeg:
         legs = [leg for leg in self.legs.values() if leg.leg in kinds]
@@ -271,6 +279,27 @@ class World(RuleBasedStateMachine):
                 )
             )
             assert self.ends[leg.request_id].stage is Stage.FINISHED
+
+    @precondition(lambda self: self.legs)
+    @rule(data=st.data(), verdict=st.sampled_from([Verdict.ACCEPTED, Verdict.BEST_EFFORT]))
+    def judge(self, data: st.DataObject, verdict: Verdict) -> None:
+        """A planner decides; one who is declined too much is told when to come back."""
+        leg = self.pick(data, *Leg)
+        request_id = leg.request_id
+        self.send(
+            LegJudged(
+                request_id=request_id,
+                attempt=leg.attempt,
+                worker_id=leg.worker_id,
+                verdict=verdict,
+            )
+        )
+        if request_id not in self.live:
+            assert self.ends[request_id].reason is Reason.OVERLOADED
+            assert self.ends[request_id].retry_after_s is not None
+            assert verdict is Verdict.BEST_EFFORT
+            assert not self.delivered[request_id]
+            assert (request_id, leg.attempt) not in self.legs
 
     @precondition(lambda self: self.legs)
     @rule(data=st.data())

@@ -12,7 +12,7 @@ from readahead.core.planning.batch import Batch
 from readahead.core.planning.policies.slos_serve import SlosServe
 from readahead.core.planning.policy import EngineLimits, Plan
 from readahead.core.planning.sequence import Sequence
-from readahead.core.planning.slos.standing import Verdict
+from readahead.core.promise import Verdict
 from readahead.core.request import RequestId
 
 TOLERANCE = 0.05

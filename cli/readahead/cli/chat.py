@@ -33,6 +33,7 @@ class Conversation:
     pace_tok_s: float
     max_tokens: int | None
     temperature: float | None
+    slo: str = ""
     turns: list[dict[str, str]] = field(default_factory=list)
 
     def options(self) -> GenerateOptions:
@@ -44,6 +45,8 @@ class Conversation:
             options["max_tokens"] = self.max_tokens
         if self.temperature is not None:
             options["temperature"] = self.temperature
+        if self.slo:
+            options["slo"] = self.slo
         return options
 
 
@@ -59,10 +62,13 @@ def chat(
     model: Annotated[str, typer.Option(help="Default: the only one served.")] = "",
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0: greedy.")] = None,
+    slo: Annotated[
+        str, typer.Option(metavar="CLASS", help="What answers are to be promised, as chatbot.")
+    ] = "",
 ) -> None:
     """Talk to a cluster. Ctrl-C ends an answer; /quit or Ctrl-D ends the talk."""
     conversation = Conversation(
-        model=model, pace_tok_s=pace, max_tokens=max_tokens, temperature=temperature
+        model=model, pace_tok_s=pace, max_tokens=max_tokens, temperature=temperature, slo=slo
     )
     if system:
         conversation.turns.append({"role": "system", "content": system})
@@ -159,7 +165,9 @@ async def _show(
                 texts.append(event.text)
                 screen.add(event.text)
                 screen.show(buffer, monotonic_s())
-            is_complete = is_complete or isinstance(event, Finished)
+            if isinstance(event, Finished):
+                is_complete = True
+                screen.promised(event)
     except ReadaheadClientError as error:
         return str(error)
     finally:

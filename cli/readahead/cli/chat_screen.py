@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from readahead.client.events import Finished
 from readahead.client.reading import ReadingBuffer
 
 
@@ -32,6 +33,10 @@ class Screen(Protocol):
         """The reader's state."""
         ...
 
+    def promised(self, finished: Finished) -> None:
+        """What became of the answer's promise, if there was one."""
+        ...
+
 
 def buffer_line(buffer: ReadingBuffer, now: float) -> str:
     """The reading buffer in one line."""
@@ -40,6 +45,15 @@ def buffer_line(buffer: ReadingBuffer, now: float) -> str:
         f"{buffer.pace_tok_s:g}/s · {buffer.slack_s(now):.1f} s left to read · "
         f"{buffer.idle_s(now):.1f} s waited"
     )
+
+
+def promise_line(finished: Finished) -> str:
+    """The promise in a few words; empty where there is nothing to say."""
+    words = [finished.verdict] if finished.verdict else []
+    if slo := finished.slo:
+        kept = "kept" if slo.is_kept else f"late by {slo.late_s:.1f} s"
+        words.insert(0, f"{slo.name}: first token within {slo.ttft_s:.2g} s, {kept}")
+    return " · ".join(words)
 
 
 class TerminalScreen:
@@ -51,6 +65,7 @@ class TerminalScreen:
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._tail = ""
         self._status = ""
+        self._promise = ""
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -65,6 +80,8 @@ class TerminalScreen:
         self._live.stop()
         self._console.print(Text(self._tail))
         self._console.print(Text(self._status, style="dim"))
+        if self._promise:
+            self._console.print(Text(self._promise, style="dim"))
 
     def add(self, text: str) -> None:
         """More of the answer."""
@@ -81,6 +98,10 @@ class TerminalScreen:
         """The reader's state."""
         self._status = buffer_line(buffer, now)
         self._draw()
+
+    def promised(self, finished: Finished) -> None:
+        """What became of the promise, below the reader's state."""
+        self._promise = promise_line(finished)
 
     def _draw(self) -> None:
         status = Text(self._status, style="dim", no_wrap=True, overflow="ellipsis")
@@ -111,3 +132,6 @@ class PlainScreen:
 
     def show(self, buffer: ReadingBuffer, now: float) -> None:
         """Nothing: the output is the answer's text alone."""
+
+    def promised(self, finished: Finished) -> None:
+        """Nothing, for the same reason."""

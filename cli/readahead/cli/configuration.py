@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -83,4 +84,4 @@ def _shown(value: object) -> str:
         return str(value)
     if isinstance(value, str):
         value = PASSWORD.sub(r"\1:***@", value)  # a screen is looked at over shoulders
-    return json.dumps(value)
+    return json.dumps(value, default=dataclasses.asdict)  # a list may hold sections

@@ -80,6 +80,7 @@ def load_settings(
         ca_path=how.ca,
         rates_req_s=rates_req_s,
         zero_load_ttft=zero_load,
+        tells_slo=how.tell_slo,
         ruler=ruler,
         outputs=outputs,
     )
@@ -230,6 +231,7 @@ def _description(
         "timeout_s": how.timeout_s,
         "concurrency_max": how.concurrency_max,
         "ignore_eos": how.ignore_eos,
+        "tells_slo": how.tell_slo,
         "workload_summary": summary_of(what, workload, rates_req_s),
     }
     if isinstance(workload, SessionSpec):

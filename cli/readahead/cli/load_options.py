@@ -93,6 +93,12 @@ ZeroLoad = Annotated[
         " multiple of it. Default: measured before the run.",
     ),
 ]
+TellSlo = Annotated[
+    bool,
+    typer.Option(
+        "--tell-slo", help="Requests say what their scenario promises; for a Readahead router."
+    ),
+]
 SloOption = Annotated[
     str,
     typer.Option(
@@ -140,12 +146,13 @@ class TargetArguments:
     ca: Path | None
     zero_load_ttft: str
     slo: str
+    tell_slo: bool = False
 
 
 def split_arguments(given: Mapping[str, object]) -> tuple[WorkloadArguments, TargetArguments]:
     """The two halves of a command's flags, by their names."""
     halves = [
-        {field.name: given[field.name] for field in dataclasses.fields(kind)}
+        {field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given}
         for kind in (WorkloadArguments, TargetArguments)
     ]
     workload, target = halves

@@ -35,6 +35,7 @@ from readahead.client.options import GenerateOptions
 from readahead.client.paced_reader import PacedReader
 from readahead.client.reading import ReadingBuffer, Stall
 from readahead.client.retry import RetryPolicy
+from readahead.client.slo import Slo, SloState
 from readahead.client.stream import Stream
 
 __all__ = [
@@ -65,6 +66,8 @@ __all__ = [
     "ReadingState",
     "RetryPolicy",
     "ServerError",
+    "Slo",
+    "SloState",
     "Stall",
     "Started",
     "Stream",

@@ -131,4 +131,6 @@ class Collector:
             usage=finished.usage,
             first_token=finished.first_token,
             reading=finished.reading,
+            slo=finished.slo,
+            verdict=finished.verdict,
         )

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from google.protobuf.duration_pb2 import Duration
 
+from readahead.client.slo import SloState
 from readahead.v1 import inference_service_pb2 as pb
 from readahead.v1 import sampling_pb2
 
@@ -87,6 +88,11 @@ class Finished:
     first_token: FirstToken
     reading: ReadingState | None = None
     """None: the router does not say."""
+    slo: SloState | None = None
+    """What became of the promise; None: there was none."""
+    verdict: str = ""
+    """Of the worker's planner: "accepted", "best-effort" (declined, and served from what is left
+    over), or empty where it admits everybody alike."""
 
 
 Event = Started | Delta | Finished
@@ -105,6 +111,11 @@ class Completion:
     first_token: FirstToken
     reading: ReadingState | None = None
     """None: the router does not say."""
+    slo: SloState | None = None
+    """What became of the promise; None: there was none."""
+    verdict: str = ""
+    """Of the worker's planner: "accepted", "best-effort" (declined, and served from what is left
+    over), or empty where it admits everybody alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +142,8 @@ class Decision:
     """One sentence."""
     costs: Mapping[str, float]
     """What each candidate scored, by worker id; smaller is better."""
+    slack_s: float | None = None
+    """Time left then: until the first token was due, then until nothing was left to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +158,10 @@ class Explanation:
     """As last reported."""
     reading: ReadingState | None = None
     """By now, after the answer's end too. None: the router does not say."""
+    slo: SloState | None = None
+    """What has become of the promise so far; None: there is none."""
+    verdict: str = ""
+    """As in `Finished`."""
 
 
 _FINISH_REASONS = {
@@ -182,6 +199,8 @@ def _finished(finished: pb.Finished) -> Finished | None:
         usage=Usage(prompt_tokens=finished.prompt_tokens, output_tokens=finished.output_tokens),
         first_token=_first_token(finished.first_token),
         reading=_reading(finished.reading) if finished.HasField("reading") else None,
+        slo=_slo(finished.slo) if finished.HasField("slo") else None,
+        verdict=finished.verdict,
     )
 
 
@@ -203,6 +222,15 @@ def _reading(state: pb.ReadingState) -> ReadingState:
         slack_s=_seconds(state.slack),
         idle_s=_seconds(state.idle),
         stalls=state.stalls,
+    )
+
+
+def _slo(state: pb.SloState) -> SloState:
+    return SloState(
+        name=state.name,
+        ttft_s=_seconds(state.ttft),
+        is_kept=state.is_kept,
+        late_s=_seconds(state.late),
     )
 
 
@@ -235,9 +263,12 @@ def explanation_from_proto(response: pb.ExplainResponse) -> Explanation:
                 worker_id=record.worker_id,
                 reason=record.reason,
                 costs=dict(record.costs),
+                slack_s=_seconds(record.slack) if record.HasField("slack") else None,
             )
             for record in response.decisions
         ),
         tokens_read=response.tokens_read,
         reading=_reading(response.reading) if response.HasField("reading") else None,
+        slo=_slo(response.slo) if response.HasField("slo") else None,
+        verdict=response.verdict,
     )

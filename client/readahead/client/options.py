@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TypedDict
 
 from readahead.client.errors import InvalidRequestError
+from readahead.client.slo import Slo
 from readahead.v1 import inference_service_pb2 as pb
 
 
@@ -38,6 +40,8 @@ class GenerateOptions(TypedDict, total=False):
     """Tokens per second that the user reads."""
     user_id: str
     """Stable, opaque name of the reader."""
+    slo: str | Slo
+    """What the answer is to be promised: the name of a class, or bounds."""
     timeout_s: float | None
     """Seconds for all of it, retries included. None: no limit. Default: the client's."""
     headers: Mapping[str, str]
@@ -55,6 +59,7 @@ _SAMPLING = (
     "ignore_eos",
     "min_tokens",
 )
+_SLO = tuple(field.name for field in fields(Slo))
 
 
 def generate_request(prompt: str | None, options: GenerateOptions) -> pb.GenerateRequest:
@@ -81,6 +86,7 @@ def generate_request(prompt: str | None, options: GenerateOptions) -> pb.Generat
             raise _invalid("stop", error) from error
     _set(request.reading, "pace_tok_s", options.get("pace_tok_s"))
     _set(request.reading, "user_id", options.get("user_id"))
+    _set_slo(request, options.get("slo"))
     return request
 
 
@@ -112,6 +118,20 @@ def _set_input(request: pb.GenerateRequest, prompt: str | None, options: Generat
                 request.chat.messages.add(role=turn["role"], content=turn["content"])
             except (KeyError, TypeError) as error:
                 raise _invalid("chat", error) from error
+
+
+def _set_slo(request: pb.GenerateRequest, slo: str | Slo | None) -> None:
+    if slo is None:
+        return
+    asked = slo if isinstance(slo, Slo) else Slo(class_name=slo)
+    request.slo.SetInParent()
+    for name in _SLO:
+        try:
+            _set(request.slo, name, getattr(asked, name))
+        except InvalidRequestError as error:
+            raise InvalidRequestError(
+                error.reason, f"slo.{error.message}", parameter=f"slo.{name}"
+            ) from error
 
 
 def _set(message: pb.GenerateRequest | pb.Reading | object, name: str, value: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from readahead.core.latency.iteration import Curve
 from readahead.core.request import Incarnation, WorkerId
 
 
@@ -34,6 +35,10 @@ class WorkerDescription:
     """Most prefill legs the router keeps here at once."""
     handover_lease_s: float
     """Lease of a KV cache that waits to be pulled; 0 iff the worker makes none."""
+    kv_transport: str = ""
+    """What carries KV caches there: "nixl", "grpc", "none", or empty where it is not known."""
+    zero_load: Curve | None = None
+    """Seconds to the first token of a prompt alone there, by its tokens; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,11 +33,18 @@ class AdmissionConfig(Checked):
     """Longest wait for a worker; after it a request is rejected."""
     attempts_max: int = 3
     """Most tries of a request that has delivered nothing yet."""
+    best_effort_requests_max: int = 1024
+    """Most live requests that workers' planners have declined and serve from what is left over; one
+    more that is declined before its first token is rejected as OVERLOADED."""
 
     def __post_init__(self) -> None:
         require("admission.queue_requests_max", self.queue_requests_max, least=1)
         require("admission.wait_s_max", self.wait_s_max, least=0.1, most=3600)
         require("admission.attempts_max", self.attempts_max, least=1, most=10)
+        require("admission.best_effort_requests_max", self.best_effort_requests_max, least=0)
+
+
+PLACEMENT_ROLES = ("static", "elastic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +53,23 @@ class PlacementConfig(Checked):
 
     remote_prefill_tokens_min: int = 32
     """Shorter prompts are computed on the decode worker: a handover costs it more."""
+    roles: str = "static"
+    """"static": prompts are computed on prefill workers and handed over; "elastic": wherever the
+    first token is likely to come first."""
+    chunk_tokens: int = 1024
+    """A decode worker takes a prompt while each of its readers has enough left to read for an
+    iteration with so many prompt tokens; the most that its engine puts into one. ("elastic")"""
+    keep_queue_s: float = 0.15
+    """A prefill worker generates the answer itself while its queue of prompts is shorter; 0: it
+    hands all of them over. ("elastic")"""
 
     def __post_init__(self) -> None:
         require("placement.remote_prefill_tokens_min", self.remote_prefill_tokens_min, least=0)
+        if self.roles not in PLACEMENT_ROLES:
+            known = ", ".join(PLACEMENT_ROLES)
+            raise ValueError(f"placement.roles must be one of {known}, got {self.roles!r}")
+        require("placement.chunk_tokens", self.chunk_tokens, least=1)
+        require("placement.keep_queue_s", self.keep_queue_s, least=0, most=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

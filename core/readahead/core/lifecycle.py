@@ -15,6 +15,7 @@ from readahead.core.messages import (
 )
 from readahead.core.placement.dispatch import Dispatch
 from readahead.core.pools import LiveWorker
+from readahead.core.promise import Verdict
 from readahead.core.request import FinishReason, Leg, Stage
 
 RENEWALS_PER_LEASE = 3
@@ -63,6 +64,8 @@ class Lifecycle:
         self._lines.leave(request)
         self._pools.seat(request, leg, placement.worker_id, tokens=found.tokens)
         request.move(Stage.PREFILLING if leg is Leg.PREFILL else Stage.DECODING)
+        if leg is not Leg.DECODE:
+            request.verdict = Verdict.NEW  # another planner begins anew
         self._timers.cancel((Alarm.WAIT, request.request_id))
         request.note(
             "prefill" if leg is Leg.PREFILL else "decode",
@@ -136,8 +139,10 @@ class Lifecycle:
 
     # Ends
 
-    def abandon(self, request: LiveRequest, reason: Reason, message: str, now: float) -> None:
-        """Ends a request badly, wherever it is."""
+    def abandon(
+        self, request: LiveRequest, reason: Reason, message: str, now: float, *, ahead: int = 0
+    ) -> None:
+        """Ends a request badly, wherever it is; `ahead` are those to be served before a retry."""
         self._withdraw(request, now)
         if reason is Reason.CANCELLED:
             stage = Stage.CANCELLED
@@ -145,7 +150,7 @@ class Lifecycle:
             stage = Stage.REJECTED
         else:
             stage = Stage.FAILED
-        self.end(request, stage, now, reason=reason, message=message)
+        self.end(request, stage, now, reason=reason, message=message, ahead=ahead)
 
     def finish(self, request: LiveRequest, finish_reason: FinishReason, now: float) -> None:
         """Ends a request well."""
@@ -163,6 +168,7 @@ class Lifecycle:
         finish_reason: FinishReason | None = None,
         reason: Reason | None = None,
         message: str = "",
+        ahead: int = 0,
     ) -> None:
         """Ends a request that holds nothing any more."""
         request.move(stage)
@@ -172,7 +178,7 @@ class Lifecycle:
         del self._ledger.live[request.request_id]
         endings = self._ledger.endings
         endings.add(request.explanation(), now=now)
-        hint_s = endings.retry_after_s(self._lines.prompts)
+        hint_s = endings.retry_after_s(max(ahead, self._lines.prompts))
         is_retryable = reason is not None and REASONS[reason].is_retryable
         self._ledger.commands.append(
             EndRequest(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from readahead.core.messages import Decision, Explanation
+from readahead.core.promise import Verdict
 from readahead.core.reading.clock import ReadingClock
 from readahead.core.request import TRANSITIONS, Leg, RequestId, RequestView, Stage, WorkerId
 
@@ -33,6 +34,10 @@ class LiveRequest:
     output_tokens_max: int
     pace_tok_s: float
     arrived_at: float
+    first_due_at: float | None = None
+    """When its first token is promised; None: nothing is, and its reader says when."""
+    verdict: Verdict = Verdict.NEW
+    """What a worker's planner has decided about it, as last told."""
     stage: Stage = Stage.QUEUED
     attempt: int = 1
     leg: Leg | None = None
@@ -89,8 +94,21 @@ class LiveRequest:
     ) -> None:
         """Records a decision for Explain."""
         self.decisions.append(
-            Decision(at=now, kind=kind, worker_id=worker_id, reason=reason, costs=costs or {})
+            Decision(
+                at=now,
+                kind=kind,
+                worker_id=worker_id,
+                reason=reason,
+                costs=costs or {},
+                slack_s=self.slack_s(now),
+            )
         )
+
+    def slack_s(self, now: float) -> float:
+        """Seconds until its first token is due; then until its reader has nothing left to read."""
+        if self.first_due_at is not None and not self.tokens_delivered:
+            return self.first_due_at - now
+        return self.clock.slack_s(now)
 
     def view(self) -> RequestView:
         """What a policy may see."""
@@ -118,4 +136,5 @@ class LiveRequest:
             tokens_delivered=self.tokens_delivered,
             tokens_read=self.tokens_read,
             decisions=tuple(self.decisions),
+            verdict=self.verdict,
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from readahead.core.cluster import Role, WorkerDescription, WorkerLoad
 from readahead.core.errors import Reason
+from readahead.core.promise import Verdict
 from readahead.core.reading.pace import PaceSource
 from readahead.core.request import FinishReason, Incarnation, Leg, RequestId, Stage, WorkerId
 
@@ -27,6 +28,8 @@ class RequestArrived:
     pace_tok_s: float
     deadline: float | None = None
     """When the caller gives up, seconds on the driver's clock."""
+    first_token_s: float | None = None
+    """From now until its first token is promised; None: nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +134,18 @@ class StepObserved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LegJudged:
+    """The planner of the worker that has a leg has decided about its promise."""
+
+    request_id: RequestId
+    attempt: int
+    worker_id: WorkerId
+    verdict: Verdict
+    has_output: bool = False
+    """Tokens of it are about to be told, or have been."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingReported:
     """The user has read this many output tokens."""
 
@@ -181,6 +196,7 @@ Event = (
     | LegFinished
     | LegFailed
     | StepObserved
+    | LegJudged
     | ReadingReported
     | MigrationCommitted
     | MigrationFailed
@@ -292,12 +308,14 @@ class Decision:
     at: float
     """Seconds on the driver's clock."""
     kind: str
-    """"admit", "prefill", "handover", "decode", "migrate", "retry" or "finish"."""
+    """"admit", "prefill", "handover", "decode", "verdict", "migrate", "retry" or "finish"."""
     worker_id: WorkerId | None
     reason: str
     """One sentence."""
     costs: Mapping[WorkerId, float] = field(default_factory=dict)
     """What each candidate would have cost; empty where there was no choice."""
+    slack_s: float | None = None
+    """Time left then: until its first token was due, then until its reader had nothing left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +335,20 @@ class ReadingState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SloState:
+    """What has become of one promise, at one moment."""
+
+    name: str
+    """Of the class, or "explicit"."""
+    first_token_s: float
+    """From the arrival until the first token was due."""
+    is_kept: bool
+    """No token was late beyond the tolerance of SLOs."""
+    late_s: float
+    """By how much the worst one was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """A request's stage and the decisions that led there, oldest first."""
 
@@ -329,6 +361,10 @@ class Explanation:
     decisions: tuple[Decision, ...]
     reading: ReadingState | None = None
     """Filled in by the driver, which keeps the reading clock."""
+    slo: SloState | None = None
+    """Likewise; None: nothing was promised."""
+    verdict: Verdict = Verdict.NEW
+    """Of a worker's planner, as last told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

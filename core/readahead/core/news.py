@@ -10,6 +10,7 @@ from readahead.core.live_request import LiveRequest
 from readahead.core.messages import (
     LegFailed,
     LegFinished,
+    LegJudged,
     LegRefused,
     PrefillFinished,
     ReadingReported,
@@ -21,6 +22,7 @@ from readahead.core.messages import (
     WorkerLost,
 )
 from readahead.core.pools import REST_S, LiveWorker
+from readahead.core.promise import Verdict
 from readahead.core.request import Leg, RequestId, Stage
 
 
@@ -31,6 +33,8 @@ class News:
     def __init__(self, ledger: Ledger, lifecycle: Lifecycle) -> None:
         self._ledger, self._lifecycle = ledger, lifecycle
         self._live, self._pools = ledger.live, ledger.pools
+        self._declined: set[RequestId] = set()
+        """Those whom planners have declined, and some who have ended or were accepted since."""
 
     # Of requests
 
@@ -44,6 +48,7 @@ class News:
             pace_tok_s=event.pace_tok_s,
             arrived_at=now,
             waits_since=now,
+            first_due_at=None if event.first_token_s is None else now + event.first_token_s,
         )
         self._live[event.request_id] = request
         waiting = self._ledger.lines.prompts
@@ -54,7 +59,10 @@ class News:
                 request, Stage.REJECTED, now, reason=Reason.OVERLOADED, message=message
             )
             return
-        request.note("admit", f"queued behind {waiting}", now=now)
+        why = f"queued behind {waiting}"
+        if event.first_token_s is not None:
+            why += f"; first token promised within {event.first_token_s:.3g} s"
+        request.note("admit", why, now=now)
         if event.deadline is not None:
             self._ledger.timers.set((Alarm.DEADLINE, request.request_id), event.deadline)
         self._lifecycle.enqueue(request)
@@ -107,6 +115,30 @@ class News:
                 most = tokens
         if worker is not None:
             worker.observe(event.load, most, now=now)
+
+    def judged(self, event: LegJudged, now: float) -> None:
+        """Notes what a planner has decided. One who is declined gets what is left over, unless
+        too many do already."""
+        request = self._ledger.current(event.request_id, event.attempt, event.worker_id)
+        if request is None:
+            return
+        request.verdict = event.verdict
+        why = "its promise is kept" if event.verdict is Verdict.ACCEPTED else "declined"
+        request.note("verdict", f"{event.verdict}: {why}", now=now, worker_id=event.worker_id)
+        if event.verdict is not Verdict.BEST_EFFORT:
+            return
+        others = self._best_effort() - {request.request_id}
+        self._declined = {*others, request.request_id}
+        limit = self._ledger.config.admission.best_effort_requests_max
+        if event.has_output or request.tokens_delivered or len(others) < limit:
+            return
+        message = f"declined, and {len(others)} others are (best_effort_requests_max = {limit})"
+        self._lifecycle.abandon(request, Reason.OVERLOADED, message, now, ahead=len(others))
+
+    def _best_effort(self) -> set[RequestId]:
+        """Those who are served from what is left over."""
+        live, declined = self._live, Verdict.BEST_EFFORT
+        return {each for each in self._declined if each in live and live[each].verdict is declined}
 
     def finished(self, event: LegFinished, now: float) -> None:
         """All its tokens are made."""

@@ -19,6 +19,7 @@ from readahead.core.messages import (
     Explanation,
     LegFailed,
     LegFinished,
+    LegJudged,
     LegRefused,
     MigrationCommitted,
     MigrationFailed,
@@ -36,7 +37,11 @@ from readahead.core.messages import (
 from readahead.core.migrations import Migrations
 from readahead.core.news import News
 from readahead.core.placement.dispatch import next_dispatch
+from readahead.core.placement.roles import ElasticRoles
 from readahead.core.request import RequestId, RequestView, Stage
+
+LOOK_S = 0.1
+"""How often it is asked anew where a prompt goes that waits for one certain worker."""
 
 
 class RouterState:
@@ -51,12 +56,15 @@ class RouterState:
 
         Args:
             config: its settings.
-            latency: iteration times of the decode workers, for migration; None: as observed.
+            latency: iteration times of the workers, for migration and elastic roles; None: as
+                observed.
         """
         self._ledger = Ledger(config=config)
         self._lifecycle = Lifecycle(self._ledger)
         self._news = News(self._ledger, self._lifecycle)
         self._migrations = Migrations(self._ledger, self._news, latency=latency)
+        is_elastic = config.placement.roles == "elastic"
+        self._roles = ElasticRoles(self._ledger, latency=latency) if is_elastic else None
 
     def handle(self, event: Event, *, now: float) -> list[Command]:
         """Takes one event and returns what is to be done about it, in order.
@@ -67,9 +75,14 @@ class RouterState:
         """
         ledger = self._ledger
         ledger.commands = []
+        if self._roles is not None:
+            self._roles.expect(event, now)
         self._take(event, now)
-        while found := next_dispatch(ledger.lines, ledger.pools, now=now):
+        while found := next_dispatch(ledger.lines, ledger.pools, now=now, roles=self._roles):
             self._lifecycle.submit(found, now)
+            if self._roles is not None:
+                self._roles.submitted(found.request, now)
+        self._look_again(now)
         self._migrations.keep_looking(now)
         return ledger.commands
 
@@ -101,6 +114,13 @@ class RouterState:
         """Asserts the invariants of docs/reference/invariants.md; O(state)."""
         self._ledger.check()
 
+    def _look_again(self, now: float) -> None:
+        """A prompt that waits for a worker must not wait for news of it."""
+        again = (Alarm.PROMPTS, "")
+        timers = self._ledger.timers
+        if self._roles is not None and self._ledger.lines.prompts and again not in timers:
+            timers.set(again, now + LOOK_S)
+
     def _take(self, event: Event, now: float) -> None:  # noqa: PLR0912 - one branch per event
         match event:
             case StepObserved():
@@ -111,6 +131,8 @@ class RouterState:
                 self._news.cancelled(event, now)
             case PrefillFinished():
                 self._news.prefilled(event, now)
+            case LegJudged():
+                self._news.judged(event, now)
             case LegFinished():
                 self._news.finished(event, now)
             case LegRefused():

@@ -60,6 +60,7 @@ def _finished(event: Finished) -> Result:
         outcome=Outcome.FAILED if is_cancelled else Outcome.FINISHED,
         prompt_tokens=event.usage.prompt_tokens,
         output_tokens=event.usage.output_tokens,
+        verdict=event.verdict,
         cause=Cause.SERVER if is_cancelled else None,
         error="CANCELLED: ended by somebody else" if is_cancelled else None,
     )

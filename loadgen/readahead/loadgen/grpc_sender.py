@@ -16,6 +16,7 @@ from readahead.client import (
     GenerateOptions,
     ReadaheadClientError,
     RetryPolicy,
+    Slo,
 )
 from readahead.client.answer import Answer
 from readahead.client.connection import Tls, address_of
@@ -166,6 +167,8 @@ class GrpcSender:
             generate["pace_tok_s"] = request.pace_tok_s
         if request.user:
             generate["user_id"] = request.user
+        if request.slo is not None:
+            generate["slo"] = Slo(**request.slo.fields())  # type: ignore[arg-type]  # as named
         ids = request.token_ids
         if ids is not None:
             generate["token_ids"] = ids

@@ -157,8 +157,13 @@ class HttpSender:
         if options.ignore_eos:
             body["ignore_eos"] = True
         if self.is_ours:
+            extension: dict[str, Any] = {}
             if request.pace_tok_s is not None:
-                body["readahead"] = {"pace_tok_s": request.pace_tok_s}
+                extension["pace_tok_s"] = request.pace_tok_s
+            if request.slo is not None:
+                extension["slo"] = request.slo.fields()
+            if extension:
+                body["readahead"] = extension
             if request.user:
                 body["user"] = request.user
         return body

@@ -108,6 +108,8 @@ async def prepare(settings: LoadSettings, sender: Sender, screens: Screens) -> P
             await asyncio.to_thread(prompts_for, target, seed=settings.workload.seed),
             lengths=calibration_lengths(offers[0].sessions),
         )
+    if settings.tells_slo:
+        options = replace(options, tells_slo=_told(sender, zero_load))
     return Prepared(
         sender=sender,
         options=options,
@@ -115,6 +117,14 @@ async def prepare(settings: LoadSettings, sender: Sender, screens: Screens) -> P
         offers=offers,
         zero_load=zero_load,
     )
+
+
+def _told(sender: Sender, zero_load: ZeroLoadTtft | None) -> ZeroLoadTtft:
+    if not sender.is_ours:
+        raise TargetError("the target is no Readahead router, so it cannot be told SLOs")
+    if zero_load is None:
+        raise ValueError("the workload promises nothing that could be told")
+    return zero_load
 
 
 def job_of(

@@ -63,6 +63,8 @@ class LoadSettings:
     """Of a sweep; empty: one run."""
     zero_load_ttft: ZeroLoadTtft | None = None
     """None: measured before the run, where the workload promises anything."""
+    tells_slo: bool = False
+    """Requests say what the workload promises, so that the target can plan by it."""
     ruler: Ruler = field(default_factory=Ruler)
     outputs: Outputs = field(default_factory=Outputs)
 

@@ -87,6 +87,8 @@ class Record:
     error: str | None
     cause: str | None = None
     """Why it did not finish, in a word: a `Cause`, or a `Leaving`."""
+    verdict: str = ""
+    """Of the target's planner, where it says one."""
     visit: Visit | None = None
     reading: Reading | None = None
 
@@ -118,6 +120,8 @@ class Record:
             fields["cause"] = self.cause
         if self.error is not None:
             fields["error"] = self.error
+        if self.verdict:
+            fields["verdict"] = self.verdict
         if self.visit is not None:
             fields |= _visit_fields(self.visit)
         if self.reading is not None:

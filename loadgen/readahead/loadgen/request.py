@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,21 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Promised:
+    """An SLO as a target of ours takes it, bound by bound: whatever classes it knows."""
+
+    ttft_s: float
+    tpot_s: float
+    think_tpot_s: float | None = None
+    thinking_tokens: int | None = None
+
+    def fields(self) -> dict[str, float | int]:
+        """Those that are set, by name."""
+        named = dataclasses.asdict(self)
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What is sent: a conversation so far, and what is asked for."""
 
@@ -28,6 +44,8 @@ class Request:
     """How fast its user reads. None: the system is not told."""
     user: str = ""
     """Who he is. Empty: the system is not told."""
+    slo: Promised | None = None
+    """What it is to be promised. None: the system is not told."""
 
     @property
     def text(self) -> str:

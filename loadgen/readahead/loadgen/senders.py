@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from readahead.loadgen.records import Outcome
 from readahead.loadgen.request import Request
 from readahead.loadgen.timeline import Timeline
+from readahead.ruler.promises import ZeroLoadTtft
 
 
 class TargetError(Exception):
@@ -40,6 +41,8 @@ class SendOptions:
     timeout_s: float
     ignore_eos: bool
     pace_tok_s: float | None = None
+    tells_slo: ZeroLoadTtft | None = None
+    """Requests say what their scenario promises, as multiples of this; None: they do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,8 @@ class Result:
     cause: str | None = None
     """A `Cause`, or a `Leaving`; None: it finished."""
     error: str | None = None
+    verdict: str = ""
+    """Of the target's planner, where it is ours and says one."""
 
 
 class Sender(Protocol):

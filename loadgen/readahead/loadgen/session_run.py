@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from readahead.loadgen.live import LiveCounts
+from readahead.loadgen.load_slo import promised
 from readahead.loadgen.records import Record, RecordFile
 from readahead.loadgen.request import Part, Request
 from readahead.loadgen.senders import Sender, SendOptions
@@ -254,12 +255,14 @@ class SessionRun:
     def _request(self, visit: _Visit, number: int, parts: tuple[Part, ...]) -> Request:
         session, turn = visit.session, visit.session.turns[number]
         tells_pace = turn.has_reader and session.reader.tells_pace
+        zero_load = self._options.tells_slo
         return Request(
             request_id=f"{self._run_id}-{visit.index:06d}" + (f".{number}" if number else ""),
             parts=parts,
             output_tokens=turn.output_tokens,
             pace_tok_s=session.reader.pace_tok_s if tells_pace else None,
             user=session.user if turn.has_reader else "",
+            slo=None if zero_load is None else promised(session, number, zero_load),
         )
 
     def _is_full(self) -> bool:

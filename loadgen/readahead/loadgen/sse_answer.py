@@ -28,6 +28,7 @@ class SseAnswer:
         self._prompt_tokens: int | None = None
         self._output_tokens: int | None = None
         self._told_tokens = 0
+        self._verdict = ""
         self._tells_tokens = True
         self._result: Result | None = None
 
@@ -61,6 +62,7 @@ class SseAnswer:
                 outcome=Outcome.FINISHED,
                 prompt_tokens=self._prompt_tokens,
                 output_tokens=self._output_tokens,
+                verdict=self._verdict,
             )
             return True
         event = json.loads(data)
@@ -69,6 +71,8 @@ class SseAnswer:
             return True
         choices = event["choices"]
         usage = event.get("usage")
+        if isinstance(state := event.get("readahead"), dict):
+            self._verdict = str(state.get("verdict", ""))
         text = "".join(map(_text, choices))
         tokens = self._tokens_told(usage) if usage else None
         if text and tokens is None:

@@ -187,6 +187,7 @@ class TurnRun:
             outcome=result.outcome,
             error=result.error,
             cause=result.cause,
+            verdict=result.verdict,
             visit=Visit(
                 session_id=session.session_id,
                 turn=plan.turn,

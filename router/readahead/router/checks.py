@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.promise import SECONDS_MAX
 from readahead.core.request import RequestId
+from readahead.core.slo import SLOWDOWN_MAX, SloAsked
 from readahead.router.sessions import Sampling
 
 REQUEST_ID_CHARS_MAX = 128
@@ -21,6 +23,10 @@ OUTPUT_TOKENS_MAX = 2**31 - 1
 PACE_TOK_S_MAX = 1000.0
 TIMEOUT_S_MAX = 86_400.0
 """A day: longer is a mistake in units."""
+
+SLO_NAME_CHARS_MAX = 64
+TPOT_S_MIN = 1e-3
+"""No engine makes tokens of one request faster; less is a mistake in units."""
 
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{REQUEST_ID_CHARS_MAX}}}", re.ASCII)
 
@@ -38,6 +44,18 @@ class SamplingValues(TypedDict, total=False):
     stop: Sequence[str] | None
     ignore_eos: bool | None
     min_tokens: int | None
+
+
+class SloValues(TypedDict, total=False):
+    """What a caller said of an SLO. None and absence both mean: nothing."""
+
+    class_name: str | None
+    ttft_s: float | None
+    ttft_slowdown: float | None
+    tpot_s: float | None
+    think_tpot_s: float | None
+    thinking_tokens: int | None
+    think_until: str | None
 
 
 def invalid(message: str, *, parameter: str | None) -> ReadaheadError:
@@ -118,6 +136,59 @@ def pace(pace_tok_s: float | None, *, parameter: str = "pace_tok_s") -> float | 
     if pace_tok_s is None:
         return None
     return _positive(pace_tok_s, parameter, most=PACE_TOK_S_MAX)
+
+
+def slo(
+    values: SloValues,
+    *,
+    think_end_token_id: int | None,
+    token_id: Callable[[str], int | None],
+    parameter: str = "slo",
+    class_field: str = "class_name",
+) -> SloAsked:
+    """What a caller wants to be promised.
+
+    Args:
+        values: what he said.
+        think_end_token_id: with which the model's thinking ends, if it has such a token.
+        token_id: the token that a text is; None: it is not one.
+        parameter: what the whole is called in errors.
+        class_field: what the class's name is called there.
+
+    Raises:
+        ReadaheadError: INVALID_REQUEST; `parameter` names the field.
+    """
+    prefix = parameter + "."
+    name, until = values.get("class_name") or "", values.get("think_until") or ""
+    if len(name) > SLO_NAME_CHARS_MAX:
+        raise invalid(f"{prefix}{class_field} is too long.", parameter=prefix + class_field)
+    ttft_s = _optional(values.get("ttft_s"), prefix + "ttft_s", most=SECONDS_MAX)
+    slowdown = _optional(values.get("ttft_slowdown"), prefix + "ttft_slowdown", most=SLOWDOWN_MAX)
+    if ttft_s is not None and slowdown is not None:
+        raise invalid(
+            f"{prefix}ttft_s and {prefix}ttft_slowdown do not go together.",
+            parameter=prefix + "ttft_slowdown",
+        )
+    thinking = values.get("thinking_tokens")
+    if thinking is not None:
+        _whole(thinking, prefix + "thinking_tokens", least=0, most=OUTPUT_TOKENS_MAX)
+    if until:
+        think_end_token_id = token_id(until)
+        if think_end_token_id is None:
+            raise invalid(
+                f"{prefix}think_until must be one token of the model.",
+                parameter=prefix + "think_until",
+            )
+    return SloAsked(
+        class_name=name,
+        ttft_s=ttft_s,
+        ttft_slowdown=slowdown,
+        tpot_s=_token_time(values.get("tpot_s"), prefix + "tpot_s"),
+        think_tpot_s=_token_time(values.get("think_tpot_s"), prefix + "think_tpot_s"),
+        thinking_tokens=thinking,
+        until_token_id=think_end_token_id,
+        parameter=parameter,
+    )
 
 
 def timeout(timeout_s: float | None, *, parameter: str = "timeout_s") -> float | None:
@@ -208,6 +279,16 @@ def _positive(value: float, parameter: str, *, most: float) -> float:
     if not math.isfinite(value) or not 0 < value <= most:
         raise invalid(f"{parameter} must be in (0, {most:g}], got {value:g}.", parameter=parameter)
     return float(value)
+
+
+def _optional(value: float | None, parameter: str, *, most: float) -> float | None:
+    return None if value is None else _positive(value, parameter, most=most)
+
+
+def _token_time(value: float | None, parameter: str) -> float | None:
+    if value is None:
+        return None
+    return _real(value, 0.0, parameter, least=TPOT_S_MIN, most=SECONDS_MAX)
 
 
 def _penalty(value: float | None, parameter: str) -> float:

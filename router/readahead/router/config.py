@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from readahead.core.config import Checked, CoreConfig, require
+from readahead.core.slo import SloConfig
 from readahead.runtime.config import MembershipConfig, PeerTlsConfig, TelemetryConfig, TlsConfig
 
 
@@ -26,6 +27,7 @@ class DoorsConfig(Checked):
     frame_gap_s_max: float = 0.05
     """Longest that tokens wait for the next frame while their reader has 20 times as long left to
     read: below what an eye takes for a pause, and three engine steps a frame. 0: never."""
+    slo: SloConfig = field(default_factory=SloConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
 
     def __post_init__(self) -> None:
@@ -45,6 +47,9 @@ class ModelConfig(Checked):
     """Hugging Face folder; the router reads its tokenizer and chat template."""
     name: str = ""
     """Name that callers use. Empty: the folder's name."""
+    think_end: str = "</think>"
+    """Text with which the model's thinking ends, where that is one of its tokens; thinking and
+    answer may be promised different times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,7 @@ class Curtain:
             return
         message = "The router is starting."
         error = {"message": message, "type": "server_error", "param": None, "code": "no_worker"}
-        headers = {"retry-after-ms": "500", "x-should-retry": "true"}
+        headers = {"retry-after-ms": "500", "retry-after": "1", "x-should-retry": "true"}
         await JSONResponse({"error": error}, 503, headers)(scope, receive, send)
 
 

@@ -249,7 +249,14 @@ class Driver:
             wire.name_reader(
                 message,
                 pace_tok_s=session.reader.clock.pace_tok_s,
-                age_s=self._now() - session.arrived_at,
+                age_s=(now := self._now()) - session.arrived_at,
+            )
+            promise = session.reader.promise
+            wire.name_promise(
+                message,
+                None if promise is None else promise.clock,
+                verdict=session.verdict,
+                now=now,
             )
             await link.submit(message, session.trace.headers())
         except ReadaheadError as error:

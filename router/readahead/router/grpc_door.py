@@ -9,9 +9,11 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from readahead.core.errors import ReadaheadError, Reason
-from readahead.core.messages import Decision, ReadingState
+from readahead.core.messages import Decision, Explanation, ReadingState, SloState
+from readahead.core.promise import Verdict
 from readahead.core.reading.pace import Scenario
 from readahead.core.request import RequestId
+from readahead.core.slo import SloAsked
 from readahead.router import checks, wire
 from readahead.router.prompts import Prompts
 from readahead.router.sessions import Call, Finish, FirstTokenSplit, Sampling, Session, Sessions
@@ -46,9 +48,8 @@ class InferenceDoor(inference_service_pb2_grpc.InferenceServiceServicer):
         try:
             await self._stream(session, context)
         except ReadaheadError:
-            explanation = self._sessions.explain(session.request_id)
-            if explanation is not None and explanation.reading is not None:
-                context.set_trailing_metadata(_trailer(explanation.reading))
+            if explanation := self._sessions.explain(session.request_id):
+                context.set_trailing_metadata(_trailer(explanation))
             raise
         finally:
             # At the deadline the core ends the request itself, and says so.
@@ -101,6 +102,8 @@ class InferenceDoor(inference_service_pb2_grpc.InferenceServiceServicer):
             tokens_delivered=explanation.tokens_delivered,
             tokens_read=explanation.tokens_read,
             reading=_reading_to_proto(explanation.reading),
+            slo=_slo_to_proto(explanation.slo),
+            verdict=explanation.verdict.told,
         )
 
     async def _stream(self, session: Session, context: _Context) -> None:
@@ -119,8 +122,7 @@ class InferenceDoor(inference_service_pb2_grpc.InferenceServiceServicer):
                     delta = pb.Delta(text=chunk.text, token_ids=chunk.token_ids)
                     await write(send(pb.GenerateResponse(delta=delta)))
                 finish = chunk.finish
-            if finish.reading is not None:
-                context.set_trailing_metadata(_trailer(finish.reading))
+            context.set_trailing_metadata(_trailer(finish))
             await write(send(pb.GenerateResponse(finished=_finish_to_proto(finish))))
 
     async def _call(self, request: pb.GenerateRequest, context: _Context) -> Call:
@@ -134,11 +136,30 @@ class InferenceDoor(inference_service_pb2_grpc.InferenceServiceServicer):
                 parameter="reading.pace_tok_s",
             ),
             user_id=checks.user_id(reading.user_id, parameter="reading.user_id"),
+            slo=self._slo(request.slo) if request.HasField("slo") else None,
             scenario=Scenario.CHAT if request.HasField("chat") else None,
             prompt_token_ids=await self._prompt(request),
             timeout_s=_remaining_s(context),
             trace_headers=_trace_headers(context),
             door="grpc",
+        )
+
+    def _slo(self, message: pb.Slo) -> SloAsked:
+        values = checks.SloValues(class_name=message.class_name, think_until=message.think_until)
+        if message.HasField("ttft_s"):
+            values["ttft_s"] = message.ttft_s
+        if message.HasField("ttft_slowdown"):
+            values["ttft_slowdown"] = message.ttft_slowdown
+        if message.HasField("tpot_s"):
+            values["tpot_s"] = message.tpot_s
+        if message.HasField("think_tpot_s"):
+            values["think_tpot_s"] = message.think_tpot_s
+        if message.HasField("thinking_tokens"):
+            values["thinking_tokens"] = message.thinking_tokens
+        return checks.slo(
+            values,
+            think_end_token_id=self._prompts.think_end_token_id,
+            token_id=self._prompts.token_id,
         )
 
     async def _prompt(self, request: pb.GenerateRequest) -> Sequence[int]:
@@ -208,6 +229,8 @@ def _finish_to_proto(finish: Finish) -> pb.Finished:
         output_tokens=finish.output_tokens,
         first_token=_split_to_proto(finish.first_token),
         reading=_reading_to_proto(finish.reading),
+        slo=_slo_to_proto(finish.slo),
+        verdict=finish.verdict.told,
     )
 
 
@@ -224,13 +247,32 @@ def _reading_to_proto(reading: ReadingState | None) -> pb.ReadingState | None:
     )
 
 
-def _trailer(reading: ReadingState) -> Sequence[tuple[str, str]]:
-    """The same in short, for those who see no more of a stream than how it ends."""
-    return (
-        ("readahead-idle-ms", str(round(reading.idle_s * 1e3))),
-        ("readahead-unread-tokens", str(reading.unread_tokens)),
-        ("readahead-stalls", str(reading.stalls)),
+def _slo_to_proto(slo: SloState | None) -> pb.SloState | None:
+    if slo is None:
+        return None
+    return pb.SloState(
+        name=slo.name,
+        ttft=_duration(slo.first_token_s),
+        is_kept=slo.is_kept,
+        late=_duration(slo.late_s),
     )
+
+
+def _trailer(end: Finish | Explanation) -> Sequence[tuple[str, str]]:
+    """The same in short, for those who see no more of a stream than how it ends."""
+    entries: list[tuple[str, str]] = []
+    if end.reading is not None:
+        entries += [
+            ("readahead-idle-ms", str(round(end.reading.idle_s * 1e3))),
+            ("readahead-unread-tokens", str(end.reading.unread_tokens)),
+            ("readahead-stalls", str(end.reading.stalls)),
+        ]
+    if end.verdict is not Verdict.NEW:
+        entries.append(("readahead-verdict", end.verdict.told))
+    if end.slo is not None:
+        entries.append(("readahead-slo", end.slo.name))
+        entries.append(("readahead-slo-kept", "true" if end.slo.is_kept else "false"))
+    return entries
 
 
 def _split_to_proto(split: FirstTokenSplit) -> pb.FirstTokenSplit:
@@ -250,6 +292,7 @@ def _decision_to_proto(decision: Decision, *, since: float) -> pb.DecisionRecord
         worker_id=decision.worker_id or "",
         reason=decision.reason,
         costs={str(worker_id): cost for worker_id, cost in decision.costs.items()},
+        slack=_duration(decision.slack_s),
     )
 
 

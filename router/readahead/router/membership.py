@@ -142,6 +142,7 @@ class Membership:
             incarnation=about.incarnation,
             role=about.role.value,
             engine=about.engine,
+            kv_transport=about.kv_transport,
             address=record.address,
         )
         self._members[record.worker_id].link = link

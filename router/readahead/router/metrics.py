@@ -67,8 +67,20 @@ MOVES = Counter(
 )
 MOVE_DOWNTIME = Histogram(
     "readahead_router_move_downtime_seconds",
-    "From a leg's stop at the source to its first news from the target.",
+    "From the source's word that a leg has stopped to its first news from the target; the time in "
+    "which it stops, and its KV is copied for that, is not in it.",
     buckets=_DOWNTIME_BUCKETS,
+)
+PROMISES = Counter(
+    "readahead_router_promises",
+    "Promised requests ended, by class of SLO (explicit: none), by the planner's verdict, and by "
+    "outcome: kept, late, or cut_off where the answer was not completed.",
+    ["slo", "verdict", "outcome"],
+)
+VERDICTS = Counter(
+    "readahead_router_verdicts",
+    "Requests ended, by the verdict of their worker's planner; none: it admits everybody alike.",
+    ["verdict"],
 )
 STALE_DELTAS = Counter(
     "readahead_router_stale_deltas", "News of legs that are over; dropped, and cancelled."
@@ -130,6 +142,11 @@ def observe_end(session: LiveSession) -> None:
     IDLE.labels("finished" if is_complete else "cut_off").observe(
         session.reader.idle_s(session.ended_at)
     )
+    VERDICTS.labels(session.verdict.told or "none").inc()
+    if session.reader.promise is not None:
+        state = session.reader.promise.state()
+        outcome = "late" if not state.is_kept else "kept" if is_complete else "cut_off"
+        PROMISES.labels(state.name, session.verdict.told or "none", outcome).inc()
     split = session.first_token_split()
     if split.total_s is None:
         return

@@ -242,6 +242,13 @@ class Moves:
         wire.name_reader(
             message, pace_tok_s=clock.pace_tok_s, age_s=1 / clock.pace_tok_s - due_in_s
         )
+        promise = session.reader.promise
+        wire.name_promise(
+            message,
+            None if promise is None else promise.clock,
+            verdict=session.verdict,
+            now=self._now(),
+        )
         return message
 
     def _reach(self, move: _Move, stage: MoveStage) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -79,6 +80,7 @@ class Prompts:
         name: str,
         context_tokens_max: int,
         vocabulary_tokens: int,
+        think_end: str = "",
     ) -> None:
         self._tokenizer = tokenizer
         self._name = name
@@ -86,6 +88,7 @@ class Prompts:
         self._vocabulary_tokens = vocabulary_tokens
         token_chars_max = max((len(token) for token in tokenizer.get_vocab()), default=1)
         self._text_chars_max = context_tokens_max * token_chars_max
+        self._think_end = think_end
         self._threads = ThreadPoolExecutor(ENCODE_THREADS, thread_name_prefix="encode")
         self._encodings = 0
 
@@ -104,6 +107,7 @@ class Prompts:
             name=config.name or folder.resolve().name,
             context_tokens_max=_context_tokens_max(settings, tokenizer.model_max_length),
             vocabulary_tokens=_vocabulary_tokens(settings, tokenizer),
+            think_end=config.think_end,
         )
 
     @property
@@ -120,6 +124,18 @@ class Prompts:
     def vocabulary_tokens(self) -> int:
         """Token ids are below this."""
         return self._vocabulary_tokens
+
+    @cached_property
+    def think_end_token_id(self) -> int | None:
+        """With this token the model's thinking ends; None: it has none."""
+        return self.token_id(self._think_end)
+
+    def token_id(self, text: str) -> int | None:
+        """The one token that a text is; None: it is none, or several."""
+        if not 0 < len(text) <= INLINE_CHARS_MAX:
+            return None
+        found = self._token_ids(text, add_special_tokens=False)
+        return found[0] if len(found) == 1 else None
 
     async def encode(self, text: str) -> list[int]:
         """Token ids of a plain prompt, with the special tokens that the tokenizer puts around it.

@@ -12,6 +12,7 @@ from readahead.core.reading.pace_evidence import ReadingTracker
 from readahead.core.reading.pace_posterior import PaceSample, Population
 from readahead.core.reading.pace_users import UserPaces
 from readahead.core.request import RequestId
+from readahead.router.promises import SessionPromise
 from readahead.router.sessions import Call
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Reader:
         "_tracker",
         "clock",
         "pace_source",
+        "promise",
         "stalls",
         "tokens_read",
         "user_id",
@@ -48,6 +50,8 @@ class Reader:
         self.clock = clock
         self.pace_source = pace_source
         self.user_id = user_id
+        self.promise: SessionPromise | None = None
+        """What he was promised, if anything."""
         self.stalls = 0
         """Waits that are over, one for the first token included."""
         self.tokens_read = 0

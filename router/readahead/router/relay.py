@@ -9,6 +9,7 @@ from readahead.core.messages import (
     Event,
     LegFailed,
     LegFinished,
+    LegJudged,
     PrefillFinished,
     StepObserved,
     TokensMade,
@@ -38,6 +39,7 @@ class Relay:
         moves = self._driver.moves
         worker_id = link.worker_id
         made: list[TokensMade] = []
+        judged: list[Event] = []
         ends: list[Event] = []
         tokens = 0
         for delta in response.deltas:
@@ -45,10 +47,16 @@ class Relay:
             session = sessions.get(request_id)
             if session is None or (
                 (session.leg_number != delta.attempt or session.worker_id != worker_id)
-                and not (moves and moves.takes_over(session, link, delta))
+                and (
+                    _is_verdict_alone(delta)
+                    or not (moves and moves.takes_over(session, link, delta))
+                )
             ):
-                self._drop(link, delta)
+                if not _is_verdict_alone(delta):
+                    self._drop(link, delta)
                 continue
+            if delta.verdict and (found := _judge(session, delta)):
+                judged.append(found)
             token_ids = delta.token_ids
             text = delta.text
             if (token_ids or text) and session.leg is not Leg.PREFILL:
@@ -76,7 +84,7 @@ class Relay:
             load=wire.load_from_proto(response.load),
             made=tuple(made),
         )
-        self._driver.handle(step, *ends)
+        self._driver.handle(*judged, step, *ends)
 
     def _drop(self, link: WorkerLink, delta: pb.LegDelta) -> None:
         """News of a leg that nobody waits for: what it holds on the worker is freed."""
@@ -86,6 +94,26 @@ class Relay:
             link.cancel(key)
         elif delta.end.handover:
             link.release(key)
+
+
+def _is_verdict_alone(delta: pb.LegDelta) -> bool:
+    """It says nothing else: a leg that is about to move here is judged before it is taken over."""
+    return bool(delta.verdict) and not (delta.token_ids or delta.text or delta.HasField("end"))
+
+
+def _judge(session: LiveSession, delta: pb.LegDelta) -> LegJudged | None:
+    verdict = wire.verdict_from_proto(delta.verdict)
+    if verdict is None or verdict is session.verdict:
+        return None
+    session.verdict = verdict
+    assert session.worker_id is not None
+    return LegJudged(
+        request_id=session.request_id,
+        attempt=session.attempt,
+        worker_id=session.worker_id,
+        verdict=verdict,
+        has_output=bool(session.output_tokens or delta.token_ids or delta.text),
+    )
 
 
 def _end_of(session: LiveSession, end: pb.LegEnd, *, now: float) -> Event:

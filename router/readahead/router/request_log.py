@@ -42,6 +42,9 @@ def log_end(session: LiveSession, end: Finish | ReadaheadError) -> None:
         idle_s=_rounded(reader.idle_s(ended_at)),
         stalls=reader.stalls,
         unread_tokens=reader.clock.unread_tokens(ended_at),
+        slo=None if reader.promise is None else reader.promise.name,
+        is_slo_kept=None if reader.promise is None else reader.promise.clock.is_kept,
+        verdict=session.verdict.told,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.promise import Verdict
 from readahead.core.request import FinishReason, Leg, RequestId, WorkerId
 from readahead.router.frame_gap import FrameGap, FrameHold
 from readahead.router.reader import Reader
@@ -54,6 +55,7 @@ class LiveSession:
         "reader",
         "trace",
         "transfer_s",
+        "verdict",
         "worker_id",
         "workers",
     )
@@ -85,6 +87,8 @@ class LiveSession:
         self._waiter: asyncio.Future[None] | None = None
         self._end: Finish | ReadaheadError | None = None
         self._is_end_given = False
+        self.verdict = Verdict.NEW
+        """Of a worker's planner, as last told."""
         self.attempt = 0
         self.leg_number = 0
         """What the worker knows as the attempt; see `outbox.leg_number`."""
@@ -163,6 +167,8 @@ class LiveSession:
         self.workers.append(worker_id)
         if self.queued_until is None:
             self.queued_until = now
+        if leg is not Leg.DECODE:
+            self.verdict = Verdict.NEW  # another planner begins anew
         if leg is Leg.PREFILL:
             self.attempts += 1
             self.prefill_submitted_at = now
@@ -199,6 +205,8 @@ class LiveSession:
             if wait_s is not None and self.leg is Leg.DECODE:
                 self.transfer_s = wait_s
         self.output_tokens += len(token_ids)
+        if promise := self.reader.promise:
+            promise.clock.deliver(len(token_ids), now=now, token_ids=token_ids)
         if text:
             self._text.append(text)
         self._token_ids.extend(token_ids)
@@ -240,6 +248,8 @@ class LiveSession:
                 output_tokens=self.output_tokens,
                 first_token=self.first_token_split(),
                 reading=self.reader.state(now),
+                slo=None if self.reader.promise is None else self.reader.promise.state(),
+                verdict=self.verdict,
             ),
             now,
         )
@@ -301,7 +311,7 @@ class LiveSession:
             self._gap.frame(now)
             if self.call.is_streamed:
                 self.reader.deliver(len(token_ids), now=now)
-        return Chunk(text=text, token_ids=token_ids, finish=finish)
+        return Chunk(text=text, token_ids=token_ids, finish=finish, verdict=self.verdict)
 
 
 def _span(start: float | None, end: float | None) -> float | None:

@@ -19,6 +19,7 @@ from readahead.core.request import RequestId
 from readahead.router.config import DoorsConfig
 from readahead.router.driver import Driver
 from readahead.router.frame_gap import FrameHold
+from readahead.router.promises import Promises, SessionPromise
 from readahead.router.reader import Reader, Readers
 from readahead.router.session import LiveSession
 from readahead.router.sessions import Call, ServedModel
@@ -50,6 +51,9 @@ class SessionTable:
         self._context_tokens_max = context_tokens_max
         self._requests_max = doors.requests_max
         self._frame_gap_s_max = doors.frame_gap_s_max
+        self._promises = Promises(
+            doors.slo, remote_prefill_tokens_min=core.placement.remote_prefill_tokens_min
+        )
         self._hold = FrameHold(gap_s_max=doors.frame_gap_s_max, now=now)
         self._readers = Readers(
             readers_max=doors.requests_max + ENDED_MAX, default_tok_s=core.reading.pace_tok_s
@@ -61,15 +65,22 @@ class SessionTable:
         """Admits a call. Returns as soon as it is queued or placed.
 
         Raises:
-            ReadaheadError: INVALID_REQUEST (duplicate id), CONTEXT_TOO_LONG, MODEL_NOT_FOUND,
-                OVERLOADED (too many requests), NO_WORKER (draining).
+            ReadaheadError: INVALID_REQUEST (duplicate id, no such SLO), CONTEXT_TOO_LONG,
+                MODEL_NOT_FOUND, OVERLOADED (too many requests), NO_WORKER (draining).
         """
         max_tokens = self._check(call)
+        named = self._promises.make(
+            call.slo,
+            (link.description for link in self._driver.links.values()),
+            prompt_tokens=len(call.prompt_token_ids),
+        )
         now = self._now()
         call = replace(call, model=self._model)
         trace = RequestTrace(call, max_tokens=max_tokens)
         trace.enter(attributes.SPAN_ADMIT)
         reader = self._readers.open(call, trace=trace, now=now)
+        if named is not None:
+            reader.promise = SessionPromise(named, arrived_at=now)
         session = LiveSession(
             call,
             max_tokens=max_tokens,
@@ -89,6 +100,7 @@ class SessionTable:
                 output_tokens_max=max_tokens,
                 pace_tok_s=reader.clock.pace_tok_s,
                 deadline=None if call.timeout_s is None else now + call.timeout_s,
+                first_token_s=None if named is None else named.promise.first_token_s,
             )
         )
         if isinstance(session.end, ReadaheadError):
@@ -126,6 +138,7 @@ class SessionTable:
             explanation,
             tokens_read=max(explanation.tokens_read, reader.tokens_read),
             reading=reader.state(self._now()),
+            slo=None if reader.promise is None else reader.promise.state(),
         )
 
     def models(self) -> Sequence[ServedModel]:

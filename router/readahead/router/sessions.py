@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from readahead.core.messages import Explanation, ReadingState
+from readahead.core.messages import Explanation, ReadingState, SloState
+from readahead.core.promise import Verdict
 from readahead.core.reading.pace import Scenario
 from readahead.core.request import FinishReason, RequestId
+from readahead.core.slo import SloAsked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class Call:
     user_id: str = ""
     scenario: Scenario | None = None
     """What the answer is for; its preset counts where neither caller nor user have a pace."""
+    slo: SloAsked | None = None
+    """What he wants to be promised; None: nothing."""
     timeout_s: float | None = None
     """Seconds from now until the caller gives up."""
     trace_headers: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +78,10 @@ class Finish:
     first_token: FirstTokenSplit
     reading: ReadingState | None = None
     """How far the reader is, once the last frame is on its way."""
+    slo: SloState | None = None
+    """What became of the promise, if there was one."""
+    verdict: Verdict = Verdict.NEW
+    """Of a worker's planner, as last told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +92,8 @@ class Chunk:
     token_ids: Sequence[int] = ()
     finish: Finish | None = None
     """Set on the last chunk."""
+    verdict: Verdict = Verdict.NEW
+    """Of a worker's planner, as last told."""
 
 
 class Session(Protocol):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from readahead.core.cluster import Role, WorkerDescription, WorkerLoad
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.latency.iteration import Curve
+from readahead.core.promise import PromiseClock, Verdict
 from readahead.core.request import FinishReason, Incarnation, Leg, RequestId, WorkerId
 from readahead.router.outbox import LegKey
 from readahead.router.reader_mail import ReaderNote
@@ -28,6 +30,15 @@ _FINISHES: Mapping[int, FinishReason] = {
 _FINISH_NUMBERS = {
     FinishReason.STOP: sampling_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: sampling_pb2.FINISH_REASON_LENGTH,
+}
+_VERDICTS: Mapping[int, Verdict] = {
+    worker_service_pb2.VERDICT_ACCEPTED: Verdict.ACCEPTED,
+    worker_service_pb2.VERDICT_BEST_EFFORT: Verdict.BEST_EFFORT,
+}
+_VERDICT_NUMBERS = {
+    Verdict.NEW: worker_service_pb2.VERDICT_UNSPECIFIED,
+    Verdict.ACCEPTED: worker_service_pb2.VERDICT_ACCEPTED,
+    Verdict.BEST_EFFORT: worker_service_pb2.VERDICT_BEST_EFFORT,
 }
 _UINT32_MAX = 2**32 - 1
 _REASONS = {reason.value: reason for reason in Reason}
@@ -54,7 +65,22 @@ def description_from_proto(message: worker_service_pb2.DescribeResponse) -> Work
         requests_max=message.requests_max,
         prefill_credits=message.prefill_credits,
         handover_lease_s=message.handover_lease_ms / 1000,
+        kv_transport=message.kv_transport,
+        zero_load=_zero_load(message),
     )
+
+
+def _zero_load(message: worker_service_pb2.DescribeResponse) -> Curve | None:
+    points = message.zero_load_ttft
+    if not points:
+        return None
+    try:
+        return Curve(
+            sizes=tuple(point.prompt_tokens for point in points),
+            values=tuple(point.seconds for point in points),
+        )
+    except ValueError as error:
+        raise ReadaheadError(Reason.ENGINE_FAILED, f"zero_load_ttft: {error}") from error
 
 
 def load_from_proto(message: worker_service_pb2.WorkerLoad) -> WorkerLoad:
@@ -110,6 +136,33 @@ def name_reader(
     message.pace_tok_s = pace_tok_s
     age_ns = round(age_s * 1e9)
     message.age_ns = age_ns if message.output_token_ids else max(0, age_ns)
+
+
+def name_promise(
+    message: worker_service_pb2.SubmitRequest,
+    clock: PromiseClock | None,
+    *,
+    verdict: Verdict,
+    now: float,
+) -> None:
+    """Says what the leg's user is still promised, if anything, and what was decided about him.
+
+    Comes after `name_reader`: what is promised counts from the arrival that this says.
+    """
+    if clock is not None:
+        promise = clock.rest(arrived_at=now - message.age_ns / 1e9)
+        message.promise.first_token_s = promise.first_token_s
+        for stage in promise.stages:
+            message.promise.stages.add(
+                token_s=stage.token_s, tokens=stage.tokens, until_token_id=stage.until_token_id
+            )
+    if message.leg == worker_service_pb2.LEG_DECODE:
+        message.verdict = _VERDICT_NUMBERS[verdict]
+
+
+def verdict_from_proto(number: int) -> Verdict | None:
+    """What a planner has decided; None: nothing new."""
+    return _VERDICTS.get(number)
 
 
 def readers_to_proto(

@@ -16,12 +16,15 @@ from readahead.core.messages import MigrationCommitted, MigrationFailed, TimerFi
 from readahead.core.placement.decoder import Decoder
 from readahead.core.placement.migration import MigrationPolicy
 from readahead.core.placement.triggers import Move, move
+from readahead.core.promise import Promise, PromisedStage, Verdict
 from readahead.core.request import RequestId
 from readahead.core.router_state import RouterState
+from readahead.core.slo import NamedPromise
 from readahead.router.driver import Driver
 from readahead.router.links import UnansweredError
 from readahead.router.moves import MoveStage
 from readahead.router.outbox import LegKey, leg_number
+from readahead.router.promises import SessionPromise
 from readahead.router.relay import Relay
 from readahead.router.session import LiveSession
 from readahead.router.sessions import Finish
@@ -162,6 +165,30 @@ async def test_a_leg_may_come_back() -> None:
         assert it.session.moves == 2
         it.session.cancel()
         assert source.cancelled[-1] == LegKey(R, BACK)
+
+
+async def test_what_was_promised_goes_along_and_a_verdict_alone_moves_nobody() -> None:
+    """The target is told when the next token is due; judging a leg is not having it."""
+    promise = Promise(first_token_s=0.5, stages=(PromisedStage(token_s=2.0),))
+    async with scene() as it:
+        source, target = it.links["d0"], it.links["d1"]
+        it.session.reader.promise = SessionPromise(
+            NamedPromise(name="p", promise=promise), arrived_at=0.0
+        )
+        it.session.verdict = Verdict.BEST_EFFORT
+        await it.send_to("d1")
+        source.let_stop([7, 8])
+        await settle()
+        (leg,) = target.submitted
+        due_at = it.now[0] - leg.age_ns / 1e9 + leg.promise.first_token_s
+        assert due_at == pytest.approx(0.5)
+        assert leg.verdict == pb.VERDICT_BEST_EFFORT
+        judged = pb.LegDelta(request_id=R, attempt=AWAY, verdict=pb.VERDICT_ACCEPTED)
+        it.relay.on_step(target.as_link(), pb.StepsResponse(deltas=[judged]))
+        assert it.session.worker_id == "d0"
+        assert not target.cancelled
+        it.say("d1", AWAY, 9)
+        assert it.session.worker_id == "d1"
 
 
 async def test_the_first_news_may_overtake_the_answer() -> None:

@@ -5,30 +5,17 @@ Ref: [SLOs-Serve] scenario table, as in the author's code.
 
 from __future__ import annotations
 
+from readahead.core.slo import PAPER_CLASSES
 from readahead.workload.slo import SloClass
 
-
-def _slo(name: str, slowdown: float, tpot_s: float, think_s: float | None = None) -> SloClass:
-    return SloClass(name=name, ttft_slowdown=slowdown, tpot_s=tpot_s, think_tpot_s=think_s)
-
-
 SLO_CLASSES = {
-    slo.name: slo
-    for slo in (
-        _slo("chatbot", 5.0, 0.1),
-        _slo("chatbot-large", 5.0, 0.2),
-        _slo("coder", 5.0, 0.05),
-        _slo("coder-large", 5.0, 0.1),
-        _slo("summarization", 3.0, 0.1),
-        _slo("summarization-large", 3.0, 0.2),
-        _slo("reasoning", 3.0, 0.1, think_s=0.05),
-        _slo("reasoning-large", 3.0, 0.2, think_s=0.1),
-        _slo("tool-loop", 3.0, 0.05),
-        _slo("tool-loop-large", 3.0, 0.1),
-        _slo("tool-answer", 3.0, 0.1),
-        _slo("tool-answer-large", 3.0, 0.2),
-        _slo("loose", 5.0, 0.05),  # of an ablation, on small models alone
+    each.name: SloClass(
+        name=each.name,
+        ttft_slowdown=each.ttft_slowdown,
+        tpot_s=each.tpot_s,
+        think_tpot_s=each.think_tpot_s or None,
     )
+    for each in PAPER_CLASSES.values()
 }
 """By name; `-large` is for models of 13 billion parameters or more."""
 

@@ -27,6 +27,7 @@ class GenerateRequest(google.protobuf.message.Message):
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     READING_FIELD_NUMBER: builtins.int
+    SLO_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Unique id, chosen by the caller. Default: made by the router. At most 128 of [A-Za-z0-9._-]."""
     model: builtins.str
@@ -49,6 +50,10 @@ class GenerateRequest(google.protobuf.message.Message):
     def reading(self) -> global___Reading:
         """How the answer will be read."""
 
+    @property
+    def slo(self) -> global___Slo:
+        """What the answer is promised. Default: nothing, and the planner goes by the reader."""
+
     def __init__(
         self,
         *,
@@ -59,9 +64,10 @@ class GenerateRequest(google.protobuf.message.Message):
         token_ids: global___TokenIds | None = ...,
         sampling: readahead.v1.sampling_pb2.SamplingParams | None = ...,
         reading: global___Reading | None = ...,
+        slo: global___Slo | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "prompt", b"prompt", "reading", b"reading", "sampling", b"sampling", "token_ids", b"token_ids"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "model", b"model", "prompt", b"prompt", "reading", b"reading", "request_id", b"request_id", "sampling", b"sampling", "token_ids", b"token_ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "prompt", b"prompt", "reading", b"reading", "sampling", b"sampling", "slo", b"slo", "token_ids", b"token_ids"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "model", b"model", "prompt", b"prompt", "reading", b"reading", "request_id", b"request_id", "sampling", b"sampling", "slo", b"slo", "token_ids", b"token_ids"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["input", b"input"]) -> typing.Literal["prompt", "chat", "token_ids"] | None: ...
 
 global___GenerateRequest = GenerateRequest
@@ -153,6 +159,61 @@ class Reading(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_pace_tok_s", b"_pace_tok_s"]) -> typing.Literal["pace_tok_s"] | None: ...
 
 global___Reading = Reading
+
+@typing.final
+class Slo(google.protobuf.message.Message):
+    """What an answer is promised. Bounds that are set go before those of the class."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLASS_NAME_FIELD_NUMBER: builtins.int
+    TTFT_S_FIELD_NUMBER: builtins.int
+    TTFT_SLOWDOWN_FIELD_NUMBER: builtins.int
+    TPOT_S_FIELD_NUMBER: builtins.int
+    THINK_TPOT_S_FIELD_NUMBER: builtins.int
+    THINKING_TOKENS_FIELD_NUMBER: builtins.int
+    THINK_UNTIL_FIELD_NUMBER: builtins.int
+    class_name: builtins.str
+    """A class of the router's settings or a built-in one, as "chatbot". Default: the bounds say it all."""
+    ttft_s: builtins.float
+    """Longest time from arrival to the first token, seconds. Valid range: (0, 86400]."""
+    ttft_slowdown: builtins.float
+    """The same as a multiple of what the prompt takes on an idle cluster; not together with it.
+    Valid range: (0, 1000].
+    """
+    tpot_s: builtins.float
+    """Longest time per further token of the answer, seconds. Valid range: [0.001, 86400]."""
+    think_tpot_s: builtins.float
+    """The same of thinking. Valid range: [0.001, 86400]. Default: as of the answer."""
+    thinking_tokens: builtins.int
+    """Tokens after which the answer begins, if no such end of the thinking has come before."""
+    think_until: builtins.str
+    """Text with which the thinking ends, one token of the model. Default: the model's own."""
+    def __init__(
+        self,
+        *,
+        class_name: builtins.str = ...,
+        ttft_s: builtins.float | None = ...,
+        ttft_slowdown: builtins.float | None = ...,
+        tpot_s: builtins.float | None = ...,
+        think_tpot_s: builtins.float | None = ...,
+        thinking_tokens: builtins.int | None = ...,
+        think_until: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_think_tpot_s", b"_think_tpot_s", "_thinking_tokens", b"_thinking_tokens", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "_ttft_slowdown", b"_ttft_slowdown", "think_tpot_s", b"think_tpot_s", "thinking_tokens", b"thinking_tokens", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "ttft_slowdown", b"ttft_slowdown"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_think_tpot_s", b"_think_tpot_s", "_thinking_tokens", b"_thinking_tokens", "_tpot_s", b"_tpot_s", "_ttft_s", b"_ttft_s", "_ttft_slowdown", b"_ttft_slowdown", "class_name", b"class_name", "think_tpot_s", b"think_tpot_s", "think_until", b"think_until", "thinking_tokens", b"thinking_tokens", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "ttft_slowdown", b"ttft_slowdown"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_think_tpot_s", b"_think_tpot_s"]) -> typing.Literal["think_tpot_s"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_thinking_tokens", b"_thinking_tokens"]) -> typing.Literal["thinking_tokens"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tpot_s", b"_tpot_s"]) -> typing.Literal["tpot_s"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ttft_s", b"_ttft_s"]) -> typing.Literal["ttft_s"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ttft_slowdown", b"_ttft_slowdown"]) -> typing.Literal["ttft_slowdown"] | None: ...
+
+global___Slo = Slo
 
 @typing.final
 class GenerateResponse(google.protobuf.message.Message):
@@ -249,12 +310,18 @@ class Finished(google.protobuf.message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     FIRST_TOKEN_FIELD_NUMBER: builtins.int
     READING_FIELD_NUMBER: builtins.int
+    SLO_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
     reason: readahead.v1.sampling_pb2.FinishReason.ValueType
     """Why it ended."""
     prompt_tokens: builtins.int
     """Length of the prompt, tokens."""
     output_tokens: builtins.int
     """Tokens generated."""
+    verdict: builtins.str
+    """What the worker's planner has decided: "accepted"; "best-effort", which is declined, and served
+    from what is left over; or empty, where its policy admits everybody alike.
+    """
     @property
     def first_token(self) -> global___FirstTokenSplit:
         """Where the time to the first token went."""
@@ -262,6 +329,10 @@ class Finished(google.protobuf.message.Message):
     @property
     def reading(self) -> global___ReadingState:
         """How far the reader is, once the last token is on its way to him."""
+
+    @property
+    def slo(self) -> global___SloState:
+        """What became of the promise, where there was one."""
 
     def __init__(
         self,
@@ -271,11 +342,50 @@ class Finished(google.protobuf.message.Message):
         output_tokens: builtins.int = ...,
         first_token: global___FirstTokenSplit | None = ...,
         reading: global___ReadingState | None = ...,
+        slo: global___SloState | None = ...,
+        verdict: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["first_token", b"first_token", "reading", b"reading"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["first_token", b"first_token", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "reading", b"reading", "reason", b"reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["first_token", b"first_token", "reading", b"reading", "slo", b"slo"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["first_token", b"first_token", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "reading", b"reading", "reason", b"reason", "slo", b"slo", "verdict", b"verdict"]) -> None: ...
 
 global___Finished = Finished
+
+@typing.final
+class SloState(google.protobuf.message.Message):
+    """What became of a promise. In short it is also in the trailing metadata of Generate: readahead-slo
+    and readahead-slo-kept, beside readahead-verdict.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    TTFT_FIELD_NUMBER: builtins.int
+    IS_KEPT_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The class, or "explicit"."""
+    is_kept: builtins.bool
+    """No token so far was late by more than 5 % of the time that was promised up to it."""
+    @property
+    def ttft(self) -> google.protobuf.duration_pb2.Duration:
+        """When the first token was due, from arrival."""
+
+    @property
+    def late(self) -> google.protobuf.duration_pb2.Duration:
+        """By how much the worst token was late."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        ttft: google.protobuf.duration_pb2.Duration | None = ...,
+        is_kept: builtins.bool = ...,
+        late: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["late", b"late", "ttft", b"ttft"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["is_kept", b"is_kept", "late", b"late", "name", b"name", "ttft", b"ttft"]) -> None: ...
+
+global___SloState = SloState
 
 @typing.final
 class ReadingState(google.protobuf.message.Message):
@@ -523,6 +633,8 @@ class ExplainResponse(google.protobuf.message.Message):
     TOKENS_DELIVERED_FIELD_NUMBER: builtins.int
     TOKENS_READ_FIELD_NUMBER: builtins.int
     READING_FIELD_NUMBER: builtins.int
+    SLO_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """As asked."""
     stage: builtins.str
@@ -531,6 +643,8 @@ class ExplainResponse(google.protobuf.message.Message):
     """Tokens delivered so far."""
     tokens_read: builtins.int
     """Tokens the user has read, as last reported."""
+    verdict: builtins.str
+    """As in Finished."""
     @property
     def decisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DecisionRecord]:
         """Each decision, in order. At most 64; the oldest are dropped first."""
@@ -538,6 +652,10 @@ class ExplainResponse(google.protobuf.message.Message):
     @property
     def reading(self) -> global___ReadingState:
         """How far the reader is by now, text after the answer's end included."""
+
+    @property
+    def slo(self) -> global___SloState:
+        """What has become of the promise so far, where there is one."""
 
     def __init__(
         self,
@@ -548,9 +666,11 @@ class ExplainResponse(google.protobuf.message.Message):
         tokens_delivered: builtins.int = ...,
         tokens_read: builtins.int = ...,
         reading: global___ReadingState | None = ...,
+        slo: global___SloState | None = ...,
+        verdict: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["reading", b"reading"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decisions", b"decisions", "reading", b"reading", "request_id", b"request_id", "stage", b"stage", "tokens_delivered", b"tokens_delivered", "tokens_read", b"tokens_read"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["reading", b"reading", "slo", b"slo"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["decisions", b"decisions", "reading", b"reading", "request_id", b"request_id", "slo", b"slo", "stage", b"stage", "tokens_delivered", b"tokens_delivered", "tokens_read", b"tokens_read", "verdict", b"verdict"]) -> None: ...
 
 global___ExplainResponse = ExplainResponse
 
@@ -581,8 +701,9 @@ class DecisionRecord(google.protobuf.message.Message):
     WORKER_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     COSTS_FIELD_NUMBER: builtins.int
+    SLACK_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """"admit", "prefill", "decode", "handover", "retry", "finish"."""
+    """"admit", "prefill", "decode", "handover", "migrate", "verdict", "retry", "finish"."""
     worker_id: builtins.str
     """Worker chosen; empty when none was."""
     reason: builtins.str
@@ -595,6 +716,12 @@ class DecisionRecord(google.protobuf.message.Message):
     def costs(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """What each candidate scored, by worker id; smaller is better."""
 
+    @property
+    def slack(self) -> google.protobuf.duration_pb2.Duration:
+        """Time left at that moment: until its first token was due, then until its reader had nothing left
+        to read; negative where it was late.
+        """
+
     def __init__(
         self,
         *,
@@ -603,8 +730,9 @@ class DecisionRecord(google.protobuf.message.Message):
         worker_id: builtins.str = ...,
         reason: builtins.str = ...,
         costs: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        slack: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["at", b"at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at", b"at", "costs", b"costs", "kind", b"kind", "reason", b"reason", "worker_id", b"worker_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["at", b"at", "slack", b"slack"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at", b"at", "costs", b"costs", "kind", b"kind", "reason", b"reason", "slack", b"slack", "worker_id", b"worker_id"]) -> None: ...
 
 global___DecisionRecord = DecisionRecord

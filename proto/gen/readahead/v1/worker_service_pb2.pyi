@@ -72,6 +72,30 @@ LEG_WHOLE: Leg.ValueType  # 3
 """Compute the prompt and generate, both here."""
 global___Leg = Leg
 
+class _Verdict:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    """Nothing, or nothing new."""
+    VERDICT_ACCEPTED: _Verdict.ValueType  # 1
+    """Its promise is kept before everything else. Never taken back."""
+    VERDICT_BEST_EFFORT: _Verdict.ValueType  # 2
+    """It is served from what is left over, and accepted after all if there is room in time."""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """What a planner has decided about a request."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+"""Nothing, or nothing new."""
+VERDICT_ACCEPTED: Verdict.ValueType  # 1
+"""Its promise is kept before everything else. Never taken back."""
+VERDICT_BEST_EFFORT: Verdict.ValueType  # 2
+"""It is served from what is left over, and accepted after all if there is room in time."""
+global___Verdict = Verdict
+
 @typing.final
 class DescribeRequest(google.protobuf.message.Message):
     """No arguments."""
@@ -105,6 +129,8 @@ class DescribeResponse(google.protobuf.message.Message):
     ENGINE_VERSION_FIELD_NUMBER: builtins.int
     HANDOVER_LEASE_MS_FIELD_NUMBER: builtins.int
     MOVES_LEGS_FIELD_NUMBER: builtins.int
+    KV_TRANSPORT_FIELD_NUMBER: builtins.int
+    ZERO_LOAD_TTFT_FIELD_NUMBER: builtins.int
     worker_id: builtins.str
     """Stable name of the worker."""
     incarnation: builtins.str
@@ -137,6 +163,14 @@ class DescribeResponse(google.protobuf.message.Message):
     """Lease of an un-pulled handover, milliseconds. 0 iff the worker makes none."""
     moves_legs: builtins.bool
     """Iff true, a leg that generates here can move to another such worker."""
+    kv_transport: builtins.str
+    """What carries KV caches here: "nixl", "grpc", "none"; empty where it is not known."""
+    @property
+    def zero_load_ttft(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ZeroLoadTtft]:
+        """Seconds to the first token of a prompt that has the engine to itself, by the engine's own model.
+        Empty where it has none.
+        """
+
     def __init__(
         self,
         *,
@@ -155,10 +189,34 @@ class DescribeResponse(google.protobuf.message.Message):
         engine_version: builtins.str = ...,
         handover_lease_ms: builtins.int = ...,
         moves_legs: builtins.bool = ...,
+        kv_transport: builtins.str = ...,
+        zero_load_ttft: collections.abc.Iterable[global___ZeroLoadTtft] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["block_tokens", b"block_tokens", "context_tokens_max", b"context_tokens_max", "draining", b"draining", "engine", b"engine", "engine_version", b"engine_version", "handover_lease_ms", b"handover_lease_ms", "incarnation", b"incarnation", "kv_blocks", b"kv_blocks", "model", b"model", "moves_legs", b"moves_legs", "prefill_credits", b"prefill_credits", "requests_max", b"requests_max", "role", b"role", "version", b"version", "worker_id", b"worker_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["block_tokens", b"block_tokens", "context_tokens_max", b"context_tokens_max", "draining", b"draining", "engine", b"engine", "engine_version", b"engine_version", "handover_lease_ms", b"handover_lease_ms", "incarnation", b"incarnation", "kv_blocks", b"kv_blocks", "kv_transport", b"kv_transport", "model", b"model", "moves_legs", b"moves_legs", "prefill_credits", b"prefill_credits", "requests_max", b"requests_max", "role", b"role", "version", b"version", "worker_id", b"worker_id", "zero_load_ttft", b"zero_load_ttft"]) -> None: ...
 
 global___DescribeResponse = DescribeResponse
+
+@typing.final
+class ZeroLoadTtft(google.protobuf.message.Message):
+    """Time to the first token of one length of prompt; between two lengths it is a straight line."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    prompt_tokens: builtins.int
+    """Length of the prompt; they ascend."""
+    seconds: builtins.float
+    """Time."""
+    def __init__(
+        self,
+        *,
+        prompt_tokens: builtins.int = ...,
+        seconds: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["prompt_tokens", b"prompt_tokens", "seconds", b"seconds"]) -> None: ...
+
+global___ZeroLoadTtft = ZeroLoadTtft
 
 @typing.final
 class SubmitRequest(google.protobuf.message.Message):
@@ -176,6 +234,8 @@ class SubmitRequest(google.protobuf.message.Message):
     PACE_TOK_S_FIELD_NUMBER: builtins.int
     AGE_NS_FIELD_NUMBER: builtins.int
     OUTPUT_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    PROMISE_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request."""
     attempt: builtins.int
@@ -195,6 +255,8 @@ class SubmitRequest(google.protobuf.message.Message):
     Of a leg that has moved it says when the next token is due: one token's time after, at the
     reader's pace. So it is negative while he has text left.
     """
+    verdict: global___Verdict.ValueType
+    """What an earlier worker's planner has decided, of a leg whose KV cache comes from there."""
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The prompt."""
@@ -209,6 +271,10 @@ class SubmitRequest(google.protobuf.message.Message):
         and `sampling` is that of the whole output.
         """
 
+    @property
+    def promise(self) -> global___LegPromise:
+        """What the request is promised; unset: the planner goes by the reader."""
+
     def __init__(
         self,
         *,
@@ -222,15 +288,76 @@ class SubmitRequest(google.protobuf.message.Message):
         pace_tok_s: builtins.float | None = ...,
         age_ns: builtins.int | None = ...,
         output_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        promise: global___LegPromise | None = ...,
+        verdict: global___Verdict.ValueType = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_age_ns", b"_age_ns", "_pace_tok_s", b"_pace_tok_s", "age_ns", b"age_ns", "pace_tok_s", b"pace_tok_s", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_age_ns", b"_age_ns", "_pace_tok_s", b"_pace_tok_s", "age_ns", b"age_ns", "attempt", b"attempt", "handover", b"handover", "leg", b"leg", "output_token_ids", b"output_token_ids", "pace_tok_s", b"pace_tok_s", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "router_id", b"router_id", "sampling", b"sampling"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_age_ns", b"_age_ns", "_pace_tok_s", b"_pace_tok_s", "_promise", b"_promise", "age_ns", b"age_ns", "pace_tok_s", b"pace_tok_s", "promise", b"promise", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_age_ns", b"_age_ns", "_pace_tok_s", b"_pace_tok_s", "_promise", b"_promise", "age_ns", b"age_ns", "attempt", b"attempt", "handover", b"handover", "leg", b"leg", "output_token_ids", b"output_token_ids", "pace_tok_s", b"pace_tok_s", "promise", b"promise", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "router_id", b"router_id", "sampling", b"sampling", "verdict", b"verdict"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_age_ns", b"_age_ns"]) -> typing.Literal["age_ns"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_pace_tok_s", b"_pace_tok_s"]) -> typing.Literal["pace_tok_s"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_promise", b"_promise"]) -> typing.Literal["promise"] | None: ...
 
 global___SubmitRequest = SubmitRequest
+
+@typing.final
+class LegPromise(google.protobuf.message.Message):
+    """When a request's tokens are due."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIRST_TOKEN_S_FIELD_NUMBER: builtins.int
+    STAGES_FIELD_NUMBER: builtins.int
+    first_token_s: builtins.float
+    """From its arrival (`age_ns` ago) until its first token is due. Of a leg that has moved: its next
+    token, which may have been due before.
+    """
+    @property
+    def stages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LegPromiseStage]:
+        """How long further tokens may take. At least one, at most 8."""
+
+    def __init__(
+        self,
+        *,
+        first_token_s: builtins.float = ...,
+        stages: collections.abc.Iterable[global___LegPromiseStage] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first_token_s", b"first_token_s", "stages", b"stages"]) -> None: ...
+
+global___LegPromise = LegPromise
+
+@typing.final
+class LegPromiseStage(google.protobuf.message.Message):
+    """Some tokens. All stages but the last have an end: whichever comes first."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_S_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    UNTIL_TOKEN_ID_FIELD_NUMBER: builtins.int
+    token_s: builtins.float
+    """Time that each may take, seconds."""
+    tokens: builtins.int
+    """How many there are; unset: any number."""
+    until_token_id: builtins.int
+    """The last of them; unset: none."""
+    def __init__(
+        self,
+        *,
+        token_s: builtins.float = ...,
+        tokens: builtins.int | None = ...,
+        until_token_id: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_tokens", b"_tokens", "_until_token_id", b"_until_token_id", "tokens", b"tokens", "until_token_id", b"until_token_id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_tokens", b"_tokens", "_until_token_id", b"_until_token_id", "token_s", b"token_s", "tokens", b"tokens", "until_token_id", b"until_token_id"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tokens", b"_tokens"]) -> typing.Literal["tokens"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_until_token_id", b"_until_token_id"]) -> typing.Literal["until_token_id"] | None: ...
+
+global___LegPromiseStage = LegPromiseStage
 
 @typing.final
 class SubmitResponse(google.protobuf.message.Message):
@@ -469,12 +596,15 @@ class LegDelta(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request."""
     attempt: builtins.int
     """Its try."""
     text: builtins.str
     """Their text. May be empty while a character is incomplete."""
+    verdict: global___Verdict.ValueType
+    """Set whenever the planner's verdict on the request is another than before."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Tokens made since the last delta. Empty for a prefill leg."""
@@ -496,9 +626,10 @@ class LegDelta(google.protobuf.message.Message):
         text: builtins.str = ...,
         end: global___LegEnd | None = ...,
         timings: global___LegTimings | None = ...,
+        verdict: global___Verdict.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_end", b"_end", "_timings", b"_timings", "end", b"end", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_end", b"_end", "_timings", b"_timings", "attempt", b"attempt", "end", b"end", "request_id", b"request_id", "text", b"text", "timings", b"timings", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_end", b"_end", "_timings", b"_timings", "attempt", b"attempt", "end", b"end", "request_id", b"request_id", "text", b"text", "timings", b"timings", "token_ids", b"token_ids", "verdict", b"verdict"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_end", b"_end"]) -> typing.Literal["end"] | None: ...
     @typing.overload

@@ -94,12 +94,13 @@ async def read_chat(body: bytes, prompts: Prompts) -> tuple[Question, Sequence[i
     if form.max_completion_tokens is not None:
         asked = question(
             form,
+            prompts,
             max_tokens=form.max_completion_tokens,
             max_tokens_name="max_completion_tokens",
             scenario=Scenario.CHAT,
         )
     else:
-        asked = question(form, max_tokens=form.max_tokens, scenario=Scenario.CHAT)
+        asked = question(form, prompts, max_tokens=form.max_tokens, scenario=Scenario.CHAT)
     if not form.messages:
         raise checks.invalid("messages is empty.", parameter="messages")
     messages = [

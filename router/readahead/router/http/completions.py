@@ -48,7 +48,7 @@ async def read_completion(body: bytes, prompts: Prompts) -> tuple[Question, Sequ
     form = parse(CompletionBody, body)
     refuse_unsupported(form, _HARMLESS)
     max_tokens = MAX_TOKENS_DEFAULT if form.max_tokens is None else form.max_tokens
-    asked = question(form, max_tokens=max_tokens)
+    asked = question(form, prompts, max_tokens=max_tokens)
     prompt = _single(form.prompt)
     if isinstance(prompt, str):
         return asked, await prompts.encode(checks.prompt_text(prompt))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from readahead.core.errors import ReadaheadError
-from readahead.core.messages import ReadingState
+from readahead.core.messages import ReadingState, SloState
+from readahead.core.promise import Verdict
 from readahead.core.request import RequestId
 from readahead.router.http.errors import error_body
 from readahead.router.sessions import Finish
@@ -158,6 +159,21 @@ def reading_fields(reading: ReadingState) -> dict[str, Any]:
     }
 
 
+def promise_fields(slo: SloState | None, verdict: Verdict) -> dict[str, Any]:
+    """What became of the promise, in JSON; nothing where there is nothing to say."""
+    fields: dict[str, Any] = {}
+    if verdict is not Verdict.NEW:
+        fields["verdict"] = verdict.told
+    if slo is not None:
+        fields["slo"] = {
+            "class": slo.name,
+            "ttft_s": round(slo.first_token_s, 6),
+            "is_kept": slo.is_kept,
+            "late_s": round(slo.late_s, 6),
+        }
+    return fields
+
+
 def usage(finish: Finish) -> dict[str, int]:
     """OpenAI's token counts."""
     return _usage(finish.prompt_tokens, finish.output_tokens)
@@ -204,7 +220,8 @@ def _usage_frame(head: dict[str, Any], heading: Heading, finish: Finish) -> byte
 def _counts(heading: Heading, finish: Finish) -> dict[str, Any]:
     if not heading.has_reading or finish.reading is None:
         return {"usage": usage(finish)}
-    return {"usage": usage(finish), "readahead": reading_fields(finish.reading)}
+    state = reading_fields(finish.reading) | promise_fields(finish.slo, finish.verdict)
+    return {"usage": usage(finish), "readahead": state}
 
 
 def _frame(content: dict[str, Any]) -> bytes:

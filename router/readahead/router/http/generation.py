@@ -16,7 +16,7 @@ from readahead.router.http.frames import Heading, Shape
 from readahead.router.http.presence import while_present
 from readahead.router.http.questions import Question
 from readahead.router.prompts import Prompts
-from readahead.router.sessions import Call, Session, Sessions
+from readahead.router.sessions import Call, Chunk, Session, Sessions
 from readahead.runtime.clock import wall_ns
 
 TIMEOUT_HEADER = "x-request-timeout-s"
@@ -131,6 +131,7 @@ class Generation:
             sampling=question.sampling,
             pace_tok_s=question.pace_tok_s,
             user_id=question.user_id,
+            slo=question.slo,
             scenario=question.scenario,
             timeout_s=timeout_s,
             trace_headers={name: headers[name] for name in TRACE_HEADERS if name in headers},
@@ -151,7 +152,8 @@ async def _stream(
 ) -> None:
     # Nothing is sent before there is news: an error until then has a status of its own.
     chunk = await session.next_chunk()
-    await send({"type": "http.response.start", "status": 200, "headers": _SSE + more_headers})
+    headers = [*_SSE, *more_headers, *_verdict_header(chunk)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     frames = shape.opening()
     output_tokens = 0
     while chunk.finish is None:
@@ -182,9 +184,16 @@ async def _collect(
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         *more_headers,
+        *_verdict_header(chunk),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _verdict_header(chunk: Chunk) -> list[tuple[bytes, bytes]]:
+    """Whether its promise is kept before others' or it gets what they leave, where that is said."""
+    told = chunk.verdict.told
+    return [(b"x-readahead-verdict", told.encode())] if told else []
 
 
 def _timeout_s(scope: Scope) -> float | None:

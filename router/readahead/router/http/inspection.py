@@ -14,7 +14,7 @@ from readahead.core.request import RequestId
 from readahead.router import checks
 from readahead.router.config import DoorsConfig
 from readahead.router.http.bodies import read_json
-from readahead.router.http.frames import reading_fields
+from readahead.router.http.frames import promise_fields, reading_fields
 from readahead.router.http.questions import Strict, parse
 from readahead.router.sessions import ServedModel, Sessions
 from readahead.runtime.clock import wall_ns
@@ -133,6 +133,7 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
         "tokens_delivered": explanation.tokens_delivered,
         "tokens_read": explanation.tokens_read,
         **({} if explanation.reading is None else reading_fields(explanation.reading)),
+        **promise_fields(explanation.slo, explanation.verdict),
         "decisions": [
             _decision(decision, explanation.arrived_at) for decision in explanation.decisions
         ],
@@ -146,4 +147,5 @@ def _decision(decision: Decision, arrived_at: float) -> dict[str, Any]:
         "worker_id": decision.worker_id,
         "reason": decision.reason,
         "costs": dict(decision.costs),
+        "slack_s": None if decision.slack_s is None else round(decision.slack_s, 6),
     }

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.core.reading.pace import Scenario
+from readahead.core.slo import SloAsked
 from readahead.router import checks
 from readahead.router.http.errors import from_validation
+from readahead.router.prompts import Prompts
 from readahead.router.sessions import Sampling
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -26,6 +28,7 @@ class Question:
     sampling: Sampling
     pace_tok_s: float | None
     user_id: str
+    slo: SloAsked | None
     scenario: Scenario | None
     is_stream: bool
     has_usage: bool
@@ -52,10 +55,28 @@ class StreamOptions(Strict):
     """Pads frames against traffic analysis; taken iff false."""
 
 
+class SloBody(Strict):
+    """`readahead.slo`, where it is an object."""
+
+    class_name: str | None = Field(default=None, alias="class")
+    ttft_s: float | None = None
+    ttft_slowdown: float | None = None
+    tpot_s: float | None = None
+    think_tpot_s: float | None = None
+    thinking_tokens: int | None = None
+    think_until: str | None = None
+
+
+def _named(value: Any) -> Any:
+    return SloBody.model_construct(class_name=value) if isinstance(value, str) else value
+
+
 class Extension(Strict):
     """`readahead`: what OpenAI's interface has no word for."""
 
     pace_tok_s: float | None = None
+    slo: Annotated[SloBody | None, BeforeValidator(_named)] = None
+    """The name of a class, or bounds."""
 
 
 def _listed(value: Any) -> Any:
@@ -128,6 +149,7 @@ def refuse_unsupported(
 
 def question(
     body: GenerationBody,
+    prompts: Prompts,
     *,
     max_tokens: int | None,
     max_tokens_name: str = "max_tokens",
@@ -154,11 +176,30 @@ def question(
             extension.pace_tok_s if extension else None, parameter="readahead.pace_tok_s"
         ),
         user_id=checks.user_id(body.user or "", parameter="user"),
+        slo=_slo(extension.slo, prompts) if extension and extension.slo else None,
         scenario=scenario,
         is_stream=bool(body.stream),
         has_usage=bool(options and options.include_usage),
         has_running_usage=bool(options and options.continuous_usage_stats),
         has_reading=extension is not None,
+    )
+
+
+def _slo(body: SloBody, prompts: Prompts) -> SloAsked:
+    return checks.slo(
+        {
+            "class_name": body.class_name,
+            "ttft_s": body.ttft_s,
+            "ttft_slowdown": body.ttft_slowdown,
+            "tpot_s": body.tpot_s,
+            "think_tpot_s": body.think_tpot_s,
+            "thinking_tokens": body.thinking_tokens,
+            "think_until": body.think_until,
+        },
+        think_end_token_id=prompts.think_end_token_id,
+        token_id=prompts.token_id,
+        parameter="readahead.slo",
+        class_field="class",
     )
 
 

@@ -20,6 +20,7 @@ from readahead.core.planning.batch import Batch
 from readahead.core.planning.policies.vllm_chunked import VllmChunked
 from readahead.core.planning.policy import EngineLimits
 from readahead.core.planning.sequence import Sequence
+from readahead.core.promise import Verdict
 from readahead.core.request import FinishReason, Leg
 from readahead.runtime.clock import monotonic_s
 from readahead.services.config import EngineConfig, KvConfig
@@ -74,10 +75,12 @@ class EmulatedEngine:
             ),
             policy=VllmChunked(batch_tokens=profile.batch_tokens_max),
         )
+        self._zero_load = profile.zero_load()
         self._handovers = Handovers(
             lease_s=float(self._kv.lease_s), now=monotonic_s, give=self._give
         )
         self._legs: dict[Sequence, EmulatedLeg] = {}
+        self._verdicts: list[tuple[LegKey, Verdict]] = []
         self._news = asyncio.Event()
         self._source = ""
         self._transfers = 0
@@ -117,6 +120,7 @@ class EmulatedEngine:
             requests_max=self._profile.requests_max,
             handover_lease_s=float(self._kv.lease_s) if self._role is Role.PREFILL else 0.0,
             moves_legs=True,
+            zero_load=self._zero_load,
         )
 
     async def run(self, request: LegRequest) -> AsyncIterator[LegOutput]:
@@ -143,11 +147,15 @@ class EmulatedEngine:
         )
 
     def update_readers(self, updates: Iterable[ReaderUpdate]) -> None:
-        sequences = {leg.request.key: leg.sequence for leg in self._legs.values()}
+        legs = {leg.request.key: leg for leg in self._legs.values()}
         for update in updates:
-            sequence = sequences.get(update.key)
-            if sequence is not None and update.pace_tok_s is not None:
-                sequence.pace_tok_s = update.pace_tok_s
+            leg = legs.get(update.key)
+            if leg is not None and leg.promise is None and update.pace_tok_s is not None:
+                leg.sequence.pace_tok_s = update.pace_tok_s
+
+    def take_verdicts(self) -> Ids[tuple[LegKey, Verdict]]:
+        taken, self._verdicts = self._verdicts, []
+        return taken
 
     async def select_policy(self, name: str, knobs: Mapping[str, float]) -> None:
         try:
@@ -189,13 +197,14 @@ class EmulatedEngine:
         del self._legs[leg.sequence]
         blocks = self._handovers.take_back(key)
         made = leg.output_tokens
-        leg.sequence = sequence_of(
+        sequence = sequence_of(
             leg.request,
             made=made,
             output_tokens_max=leg.made_before + leg.sequence.output_tokens_max,
             is_pulled=False,
             now=monotonic_s(),
         )
+        leg.go_on_as(sequence)
         leg.made_before, leg.is_offered = made, False
         self._legs[leg.sequence] = leg
         if blocks:
@@ -279,6 +288,7 @@ class EmulatedEngine:
         while True:
             self._handovers.expire()
             plan = self._batch.plan(monotonic_s())
+            self._note_verdicts()
             for sequence in plan.pulls:
                 pulls.create_task(self._pull(self._legs[sequence]))
             if not plan.entries:
@@ -296,6 +306,12 @@ class EmulatedEngine:
             await asyncio.sleep(max(0.0, deadline - now))
             for sequence in self._batch.commit(plan):
                 self._deliver(self._legs[sequence])
+
+    def _note_verdicts(self) -> None:
+        for leg in self._legs.values():
+            if leg.verdict is not leg.sequence.verdict:
+                leg.verdict = leg.sequence.verdict
+                self._verdicts.append((leg.request.key, leg.verdict))
 
     async def _wait_news(self) -> None:
         """Waits until something may have changed, the end of a lease included."""
@@ -316,7 +332,7 @@ class EmulatedEngine:
             handover = self._keep(leg, tokens=leg.sequence.prompt_tokens, blocks=blocks)
             leg.say_end(LegEnd(finish_reason=FinishReason.LENGTH, handover=handover))
             return
-        leg.say_token(vocabulary_tokens=self._profile.vocabulary_tokens)
+        leg.say_token(vocabulary_tokens=self._profile.vocabulary_tokens, now=monotonic_s())
         if leg.end is not None:
             self._batch.end(leg.sequence)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from readahead.core.errors import Reason
 from readahead.core.planning.sequence import Sequence
+from readahead.core.promise import PromiseClock, Verdict
 from readahead.core.request import FinishReason, Leg
 from readahead.services.engine.emulated_link import Handover
 from readahead.services.engine.emulated_text import StopMatcher, next_token, token_text
@@ -36,6 +37,9 @@ class EmulatedLeg:
     end: LegEnd | None = None
     is_offered: bool = False
     """It has stopped, and another engine may pull its KV."""
+    promise: PromiseClock | None = field(init=False)
+    verdict: Verdict = field(init=False)
+    """As last told."""
     _is_timed: bool = False
     _token_ids: list[int] = field(default_factory=list)
     _texts: list[str] = field(default_factory=list)
@@ -43,16 +47,34 @@ class EmulatedLeg:
     _first_token_s: float | None = None
     _waiter: asyncio.Future[None] | None = None
 
+    def __post_init__(self) -> None:
+        promised = self.request.promise
+        self.promise = None
+        if promised is not None:
+            self.promise = PromiseClock(promised, arrived_at=self.sequence.arrived_at)
+        self.verdict = self.request.verdict
+        self.go_on_as(self.sequence)
+
     @property
     def output_tokens(self) -> int:
         """Made so far, by whichever worker."""
         return self.made_before + self.sequence.generated
 
-    def say_token(self, *, vocabulary_tokens: int) -> None:
+    def go_on_as(self, sequence: Sequence) -> None:
+        """Is this sequence from now on, judged and due as before."""
+        self.sequence = sequence
+        sequence.verdict = self.verdict
+        if self.promise is not None:
+            sequence.plan_by(self.promise)
+
+    def say_token(self, *, vocabulary_tokens: int, now: float) -> None:
         """Makes the next token, and the end if it is the last one."""
         token_id = next_token(self.state, vocabulary_tokens=vocabulary_tokens)
         self.state = zlib.crc32(token_id.to_bytes(4, sys.byteorder), self.state)
         self._token_ids.append(token_id)
+        if self.promise is not None:
+            self.promise.deliver(1, now=now, token_ids=(token_id,))
+            self.sequence.plan_by(self.promise)
         text, is_stopped = token_text(token_id), False
         if self.output_tokens > self.request.sampling.min_tokens:
             text, is_stopped = self.stop.push(text)

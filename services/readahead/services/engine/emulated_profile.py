@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from readahead.core.config import require
-from readahead.core.latency.iteration import LLAMA_3_1_8B_A100_80G, LatencyModel
+from readahead.core.latency.iteration import LLAMA_3_1_8B_A100_80G, Curve, LatencyModel
+from readahead.core.latency.zero_load import zero_load_curve
 from readahead.services.config import EngineConfig
 
 
@@ -49,6 +50,14 @@ class EmulatedProfile:
         """Seconds that the KV of so many tokens takes on the link, alone there."""
         seconds = self.link_latency_s + tokens * self.kv_token_bytes / self.link_bytes_per_s
         return self.latency.time_scale * seconds
+
+    def zero_load(self) -> Curve:
+        """Seconds to the first token of a prompt alone, by its tokens."""
+        return zero_load_curve(
+            self.latency,
+            context_tokens_max=self.context_tokens_max,
+            batch_tokens_max=self.batch_tokens_max,
+        )
 
     @classmethod
     def load(cls, config: EngineConfig) -> EmulatedProfile:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from readahead.core.cluster import WorkerLoad
 from readahead.core.errors import Reason
+from readahead.core.latency.iteration import Curve
+from readahead.core.promise import Promise, Verdict
 from readahead.core.request import FinishReason, Leg, RequestId
 
 LegKey = tuple[RequestId, int]
@@ -30,6 +32,10 @@ class EngineDescription:
     """0 iff the engine makes no handovers."""
     moves_legs: bool = False
     """Whether a leg that generates can go on at another engine of this kind."""
+    kv_transport: str = ""
+    """What carries KV caches here: "nixl", "grpc", "none", or empty where it is not known."""
+    zero_load: Curve | None = None
+    """Seconds to the first token of a prompt alone, by its tokens; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,10 @@ class LegRequest:
     """Tokens per second that its user reads; None: nobody said."""
     arrived_at: float | None = None
     """When its user sent the request, seconds on this machine's monotonic clock; None: now."""
+    promise: Promise | None = None
+    """What its user is promised, from `arrived_at` on; None: the planner goes by the reader."""
+    verdict: Verdict = Verdict.NEW
+    """What an earlier worker's planner decided about the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +113,8 @@ class LegOutput:
     """With the first token: from submission to the engine's first scheduling, KV pull included."""
     first_token_s: float | None = None
     """With the first token: from there to the first token."""
+    verdict: Verdict | None = None
+    """What the planner has decided about it; None: nothing new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +156,12 @@ class PlanReport:
     """Tokens of the last iteration."""
     last_held: int = 0
     """Running requests that sat out in it."""
+    parks: int = 0
+    """Requests that a plan has parked."""
+    resumes: int = 0
+    """Those of them that were brought back."""
+    parked: int = 0
+    """Requests that are parked now: by plans, or on their way to another engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +201,13 @@ class Engine(Protocol):
 
     def update_readers(self, updates: Iterable[ReaderUpdate]) -> None:
         """Takes news of readers, for the next iteration; cheap. Unknown legs are ignored."""
+        ...
+
+    def take_verdicts(self) -> Sequence[tuple[LegKey, Verdict]]:
+        """What its planner has decided about legs that run, since the last call; cheap.
+
+        Each verdict once, in no order; none where the policy admits everybody alike.
+        """
         ...
 
     async def select_policy(self, name: str, knobs: Mapping[str, float]) -> None:

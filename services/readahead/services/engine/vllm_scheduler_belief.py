@@ -6,8 +6,9 @@ from collections import deque
 from pathlib import Path
 
 from readahead.core.latency.correction import OnlineCorrection
-from readahead.core.latency.iteration import IterationWork, LatencyModel, iteration_s
+from readahead.core.latency.iteration import Curve, IterationWork, LatencyModel, iteration_s
 from readahead.core.latency.profile_text import from_text, profile
+from readahead.core.latency.zero_load import zero_load_curve
 
 UNFINISHED_MAX = 8
 """Iterations that asynchronous scheduling may have under way; it has two."""
@@ -34,6 +35,16 @@ def latency_of(name: str) -> LatencyModel | None:
     if not path.is_file():
         raise ValueError(f"engine.latency_profile: no file {name!r}")
     return from_text(path.read_text(encoding="utf-8"), where=name).latency
+
+
+def zero_load_of(name: str, *, context_tokens_max: int, batch_tokens_max: int) -> Curve | None:
+    """Seconds to the first token of a prompt alone, by its tokens, under such a profile."""
+    model = latency_of(name)
+    if model is None:
+        return None
+    return zero_load_curve(
+        model, context_tokens_max=context_tokens_max, batch_tokens_max=batch_tokens_max
+    )
 
 
 class Belief:

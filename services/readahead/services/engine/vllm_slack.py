@@ -3,7 +3,8 @@
 The core looks at it in every iteration, so it must cost no system call there: a call that releases
 the interpreter's lock gives it to vLLM's output thread, and the iteration waits. Each reader has a
 slot of float64s behind a version that is odd while it is written; a ring names the slots that have
-changed, and one generation word counts the names that were put there.
+changed, and one generation word counts the names that were put there. What the planner decides is
+a word of the slot that the core writes; another word counts those.
 
 The memory is a memfd. It has no name that outlives its processes, however they end, and needs no
 resource tracker; the core finds it as a file of the front end, which is on the same machine.
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from readahead.core.promise import Verdict
 from readahead.services.engine.engine import PlanReport
 from readahead.services.engine.vllm_scheduler_names import POLICY_NAMES
 
@@ -26,13 +28,20 @@ but its hash names the folder of compiled graphs, which must outlive a start."""
 
 _WORD_BYTES = 8
 _GENERATION = 0
-_REPORT = 1
-_REPORT_WORDS = 31
+_JUDGED = 1
+_REPORT = 2
+_REPORT_WORDS = 30
 _RING = _REPORT + _REPORT_WORDS
 _RING_WORDS = 1024
 _SLOTS = _RING + _RING_WORDS
-_SLOT_WORDS = 5
-_VERSION, _EPOCH, _PACE, _READ, _AT = range(_SLOT_WORDS)
+_SLOT_WORDS = 6
+_VERSION, _EPOCH, _PACE, _READ, _AT, _VERDICT = range(_SLOT_WORDS)
+_NEWS_WORDS = _VERDICT
+"""Of a slot, those that the front end writes; the verdict is the core's."""
+_VERDICTS = (Verdict.NEW, Verdict.ACCEPTED, Verdict.BEST_EFFORT)
+_CODES = {verdict: code for code, verdict in enumerate(_VERDICTS)}
+
+_Key = TypeVar("_Key")
 
 
 class Slot(NamedTuple):
@@ -74,6 +83,8 @@ class SlackBoard:
         self._words = memoryview(self._map).cast("d")
         self._free = list(reversed(range(slots)))
         self._epochs = [0] * slots
+        self._judged = 0.0
+        self._told = [0.0] * slots
 
     @property
     def path(self) -> str:
@@ -109,6 +120,20 @@ class SlackBoard:
         generation = int(words[_GENERATION])
         words[_RING + generation % _RING_WORDS] = index
         words[_GENERATION] = generation + 1
+
+    def verdicts(self, slots: Mapping[_Key, Slot]) -> list[tuple[_Key, Verdict]]:
+        """What the planner has decided since the last call about those who have these places."""
+        if self._file < 0 or self._words[_JUDGED] == self._judged:
+            return []
+        self._judged = self._words[_JUDGED]
+        found = []
+        for key, slot in slots.items():
+            word = self._words[_SLOTS + slot.number * _SLOT_WORDS + _VERDICT]
+            epoch, code = divmod(int(word), len(_VERDICTS))
+            if word != self._told[slot.number] and epoch == slot.epoch and code:
+                self._told[slot.number] = word
+                found.append((key, _VERDICTS[code]))
+        return found
 
     def report(self) -> PlanReport:
         """What the core wrote last; fields may be of two neighbouring iterations."""
@@ -158,6 +183,14 @@ class SlackView:
         found = [self._read(index) for index in indexes]
         return [news for news in found if news is not None]
 
+    def judge(self, verdicts: Iterable[tuple[Slot, Verdict]]) -> None:
+        """Writes what the planner has decided."""
+        words = self._words
+        for slot, verdict in verdicts:
+            word = slot.epoch * len(_VERDICTS) + _CODES[verdict]
+            words[_SLOTS + slot.number * _SLOT_WORDS + _VERDICT] = word
+            words[_JUDGED] += 1
+
     def tell(self, report: Iterable[float]) -> None:
         """Writes the policy's index in POLICY_NAMES, then the other fields of a `PlanReport`."""
         words, at = self._words, _REPORT
@@ -175,7 +208,7 @@ class SlackView:
         version = words[base + _VERSION]
         if version % 2 or not version:
             return None  # its writer names it once it is done
-        _, epoch, pace_tok_s, tokens_read, at_s = words[base : base + _SLOT_WORDS].tolist()
+        _, epoch, pace_tok_s, tokens_read, at_s = words[base : base + _NEWS_WORDS].tolist()
         if words[base + _VERSION] != version:
             return None
         return ReaderNews(Slot(index, int(epoch)), pace_tok_s, int(tokens_read), at_s)

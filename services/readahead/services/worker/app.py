@@ -47,6 +47,7 @@ async def serve(config: WorkerConfig, *, ready: Callable[[str], None] | None = N
                 incarnation=worker.identity.incarnation,
                 address=worker.identity.address,
                 engine=engine.description.engine,
+                kv_transport=engine.description.kv_transport,
                 model=engine.description.model,
                 kv_blocks=engine.description.kv_blocks,
             )

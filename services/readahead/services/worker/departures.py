@@ -108,6 +108,8 @@ class Departures:
             await self._engine.resume_leg(key)
         except ReadaheadError as error:
             _log.warning("leg_not_resumed", request_id=key[0], cause=error.message)
+        except Exception as error:  # one leg's; raised here, it would end all the worker's legs
+            _log.error("leg_not_resumed", request_id=key[0], exc_info=error)
 
     def _give_up_waiting(self, key: LegKey, move: int) -> None:
         leg = self._find(key)

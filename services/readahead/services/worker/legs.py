@@ -26,6 +26,10 @@ REMEMBERED_MAX = 8192
 """Ended legs whose names are kept, so that a repeated or overtaken Submit does not run one again.
 A worker that ends 800 legs a second remembers ten seconds, twice the longest unary deadline."""
 
+VERDICTS_S = 0.05
+"""How often it is looked at what the planner has decided about those who wait: below what a person
+takes for a pause, and next to nothing where it has decided nothing."""
+
 _log = structlog.get_logger()
 
 
@@ -121,6 +125,21 @@ class Legs:
         for leg in list(self._running.values()):
             self._stop(leg, LegEnd(error_reason=error.reason, error_message=error.message))
 
+    def tell_verdicts(self) -> None:
+        """Tells routers what the planner has decided since the last call."""
+        for key, verdict in self._engine.take_verdicts():
+            leg = self._running.get(key)
+            if leg is not None and leg.end is None:
+                metrics.VERDICTS.labels(verdict.value).inc()
+                leg.stream.put(key, LegOutput(verdict=verdict))
+
+    async def watch_verdicts(self) -> None:
+        """Tells them of those who wait, too, within a moment. Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(VERDICTS_S)
+            if self._running:
+                self.tell_verdicts()
+
     async def wait_idle(self) -> None:
         """Returns once no leg runs."""
         await self._idle.wait()
@@ -159,6 +178,7 @@ class Legs:
     def _tell(self, leg: RunningLeg, output: LegOutput) -> None:
         if leg.end is not None:  # cancelled, and the task has yet to notice
             return
+        self.tell_verdicts()  # before the news that it may be the reason of
         leg.output_token_ids.extend(output.token_ids)
         if output.wait_s is not None and output.first_token_s is not None:
             metrics.WAIT_SECONDS.labels(leg.request.leg).observe(output.wait_s)

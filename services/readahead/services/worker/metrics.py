@@ -14,6 +14,11 @@ reader's own threshold is 1 s."""
 LEGS = Counter("readahead_worker_legs_total", "Legs that ended", ["leg", "outcome"])
 """outcome: a finish reason, or a reason of the closed set in lower case."""
 REFUSALS = Counter("readahead_worker_refusals_total", "Legs that were not taken", ["reason"])
+VERDICTS = Counter(
+    "readahead_worker_verdicts_total",
+    "What the planner has decided about requests: accepted, or best-effort, which may change",
+    ["verdict"],
+)
 PROMPT_TOKENS = Counter("readahead_worker_prompt_tokens_total", "Prompt tokens of legs taken")
 OUTPUT_TOKENS = Counter("readahead_worker_output_tokens_total", "Tokens sent to routers")
 WAIT_SECONDS = Histogram(
@@ -39,6 +44,11 @@ STEP_MESSAGES = Counter("readahead_worker_step_messages_total", "Messages on Ste
 RUNNING = Gauge("readahead_worker_requests_running", "Requests in the running batch")
 WAITING = Gauge("readahead_worker_requests_waiting", "Requests that wait in the engine")
 KV_BLOCKS_FREE = Gauge("readahead_worker_kv_blocks_free", "KV blocks free for new requests")
+KV_TRANSPORT = Gauge(
+    "readahead_worker_kv_transport",
+    "1 for what carries KV caches: nixl, grpc, none, unknown",
+    ["transport"],
+)
 HANDOVERS_HELD = Gauge("readahead_worker_handovers_held", "KV caches that wait to be pulled")
 TRANSFERS = Gauge("readahead_worker_kv_transfers", "KV transfers pulled since the start")
 TRANSFER_BYTES = Gauge("readahead_worker_kv_transfer_bytes", "Bytes those moved")
@@ -54,6 +64,12 @@ HELD_REQUESTS = Gauge(
     "readahead_worker_held_requests", "Running requests that sat out, summed over iterations"
 )
 PREEMPTIONS = Gauge("readahead_worker_plan_preemptions", "Requests that plans took the KV of")
+PARKS = Gauge("readahead_worker_plan_parks", "Requests that plans have parked since the start")
+RESUMES = Gauge("readahead_worker_plan_resumes", "Requests that came back from such parks")
+PARKED = Gauge(
+    "readahead_worker_requests_parked",
+    "Requests that are parked: by plans, or on their way to another worker",
+)
 POLICY = Gauge("readahead_worker_policy", "1 for the policy that decides iterations", ["policy"])
 DRAINING = Gauge("readahead_worker_draining", "1 iff no new legs are taken")
 STORE_REACHABLE = Gauge("readahead_worker_store_reachable", "1 iff the last renewal was answered")
@@ -92,5 +108,8 @@ def _observe_plan(plan: PlanReport) -> None:
     BATCH_TOKENS.set(plan.last_batch_tokens)
     HELD_REQUESTS.set(plan.held_requests)
     PREEMPTIONS.set(plan.preemptions)
+    PARKS.set(plan.parks)
+    RESUMES.set(plan.resumes)
+    PARKED.set(plan.parked)
     POLICY.clear()
     POLICY.labels(plan.policy).set(1)

@@ -61,6 +61,7 @@ class Worker:
         )
         self.ended = asyncio.Event()
         self.failure: ReadaheadError | None = None
+        metrics.KV_TRANSPORT.labels(engine.description.kv_transport or "unknown").set(1)
 
     def fail(self, error: ReadaheadError) -> None:
         """Says that the worker cannot go on; the first reason stays."""
@@ -128,12 +129,14 @@ async def running(
         await server.start()
         async with _in_store(worker, config.membership, tasks=tasks):
             watch = tasks.create_task(worker.watch())
+            verdicts = tasks.create_task(worker.legs.watch_verdicts())
             board.set_serving(True)
             try:
                 yield worker
             finally:
                 board.set_serving(False)
                 watch.cancel()
+                verdicts.cancel()
                 worker.legs.fail_all(ReadaheadError(Reason.WORKER_LOST, "the worker stopped"))
         worker.servicer.close_streams()
         await server.stop(CLOSE_S_MAX)

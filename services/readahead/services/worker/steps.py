@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from readahead.core.cluster import WorkerLoad
+from readahead.core.promise import Verdict
 from readahead.services.engine.engine import LegEnd, LegKey, LegOutput
 from readahead.services.worker import metrics, wire
 from readahead.v1 import worker_service_pb2
@@ -34,11 +35,13 @@ class _News:
     end: LegEnd | None = None
     wait_s: float | None = None
     first_token_s: float | None = None
+    verdict: Verdict | None = None
 
     def add(self, output: LegOutput) -> None:
         self.token_ids.extend(output.token_ids)
         self.texts.append(output.text)
         self.end = output.end or self.end
+        self.verdict = output.verdict or self.verdict
         if output.wait_s is not None:
             self.wait_s, self.first_token_s = output.wait_s, output.first_token_s
 
@@ -49,6 +52,7 @@ class _News:
             end=self.end,
             wait_s=self.wait_s,
             first_token_s=self.first_token_s,
+            verdict=self.verdict,
         )
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from readahead.core.cluster import Role, WorkerLoad
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.promise import Promise, PromisedStage, Verdict
 from readahead.core.request import FinishReason, Leg, RequestId
 from readahead.services.engine.engine import (
     EngineDescription,
@@ -47,6 +48,12 @@ _ROLES = {
     Role.PREFILL: worker_service_pb2.ROLE_PREFILL,
     Role.DECODE: worker_service_pb2.ROLE_DECODE,
 }
+_VERDICTS = {
+    worker_service_pb2.VERDICT_UNSPECIFIED: Verdict.NEW,
+    worker_service_pb2.VERDICT_ACCEPTED: Verdict.ACCEPTED,
+    worker_service_pb2.VERDICT_BEST_EFFORT: Verdict.BEST_EFFORT,
+}
+_VERDICT_NUMBERS = {verdict: number for number, verdict in _VERDICTS.items()}
 _FINISH_REASONS = {
     FinishReason.STOP: sampling_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: sampling_pb2.FINISH_REASON_LENGTH,
@@ -95,7 +102,28 @@ def leg_request(message: worker_service_pb2.SubmitRequest, *, now: float) -> Leg
         pace_tok_s=_pace(message.pace_tok_s) if message.HasField("pace_tok_s") else None,
         arrived_at=now - _age_ns(message) / 1e9 if message.HasField("age_ns") else None,
         output_token_ids=list(message.output_token_ids),
+        promise=_promise(message.promise) if message.HasField("promise") else None,
+        verdict=_VERDICTS.get(message.verdict, Verdict.NEW),
     )
+
+
+def _promise(message: worker_service_pb2.LegPromise) -> Promise:
+    try:
+        return Promise(
+            first_token_s=message.first_token_s,
+            stages=tuple(
+                PromisedStage(
+                    token_s=stage.token_s,
+                    tokens=stage.tokens if stage.HasField("tokens") else None,
+                    until_token_id=(
+                        stage.until_token_id if stage.HasField("until_token_id") else None
+                    ),
+                )
+                for stage in message.stages
+            ),
+        )
+    except ValueError as error:
+        raise _invalid(f"promise: {error}", "promise") from error
 
 
 def _age_ns(message: worker_service_pb2.SubmitRequest) -> int:
@@ -216,7 +244,19 @@ def describe_response(
         engine_version=engine.engine_version,
         handover_lease_ms=round(engine.handover_lease_s * 1000),
         moves_legs=engine.moves_legs,
+        kv_transport=engine.kv_transport,
+        zero_load_ttft=_zero_load(engine),
     )
+
+
+def _zero_load(engine: EngineDescription) -> list[worker_service_pb2.ZeroLoadTtft]:
+    curve = engine.zero_load
+    if curve is None:
+        return []
+    return [
+        worker_service_pb2.ZeroLoadTtft(prompt_tokens=tokens, seconds=seconds)
+        for tokens, seconds in zip(curve.sizes, curve.values, strict=True)
+    ]
 
 
 def inspect_response(state: EngineState, *, kv_blocks: int) -> worker_service_pb2.InspectResponse:
@@ -246,6 +286,8 @@ def steps_response(
         if output.wait_s is not None and output.first_token_s is not None:
             delta.timings.wait_ns = round(output.wait_s * 1e9)
             delta.timings.first_token_ns = round(output.first_token_s * 1e9)
+        if output.verdict is not None:
+            delta.verdict = _VERDICT_NUMBERS[output.verdict]
         if output.end is not None:
             delta.end.CopyFrom(_end(output.end))
     return response

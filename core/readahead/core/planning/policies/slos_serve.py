@@ -11,7 +11,8 @@ from readahead.core.planning.sequence import Sequence
 from readahead.core.planning.slos.admission import STEPS_MAX
 from readahead.core.planning.slos.formation import Shape, form
 from readahead.core.planning.slos.rounds import RoundCounts, Rounds
-from readahead.core.planning.slos.standing import Groups, Ledger, Verdict
+from readahead.core.planning.slos.standing import Groups, Ledger
+from readahead.core.promise import Verdict
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,6 +109,7 @@ class SlosServe:
         if has_changed:
             if self.soft_admission and view.limits.latency is not None:
                 self._rounds.decide(view, self._ledger, groups, aged, now)
+                self._ledger.tell()
             else:
                 for standing in groups.new:
                     standing.verdict = Verdict.ACCEPTED

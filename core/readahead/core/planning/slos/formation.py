@@ -150,13 +150,11 @@ def _limit_s(decoding: list[Sequence], model: LatencyModel, shape: Shape, now: f
             continue
         if left_s <= 0:
             left_s = 0.5 / pace_tok_s
-        elif alone_s is None:
+        if alone_s is None:
             work = WorkSum()
             decode_entries(decoding, work, tokens_max=len(decoding))
             alone_s = work.seconds(model)
-        if alone_s is not None:
-            left_s = max(left_s, alone_s)
-        limit_s = min(limit_s, left_s)
+        limit_s = min(limit_s, max(left_s, alone_s))
     return limit_s
 
 

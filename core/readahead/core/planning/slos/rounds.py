@@ -10,8 +10,9 @@ from readahead.core.planning.policy import EngineView
 from readahead.core.planning.sequence import Sequence
 from readahead.core.planning.slos.admission import admit
 from readahead.core.planning.slos.prefill_budget import PrefillBudget
-from readahead.core.planning.slos.standing import Groups, Ledger, Standing, Verdict
+from readahead.core.planning.slos.standing import Groups, Ledger, Standing
 from readahead.core.planning.slos.tiers import Counts, Load, Plan, Prompt
+from readahead.core.promise import Verdict
 from readahead.core.request import RequestId
 
 TIERS_S = (0.00625, 0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from readahead.core.planning.policy import EngineView
 from readahead.core.planning.sequence import Sequence
 from readahead.core.planning.slos.lengths import AnswerLengths
+from readahead.core.promise import Verdict
 from readahead.core.reading.curves import SLO_TOLERANCE
-
-
-class Verdict(StrEnum):
-    """What was decided about a sequence."""
-
-    NEW = "new"
-    """Nothing yet."""
-    ACCEPTED = "accepted"
-    """Its promise is kept before everything else; never taken back."""
-    BEST_EFFORT = "best-effort"
-    """Declined: it gets what is left over."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,11 +59,12 @@ class Ledger:
         for sequence in (*view.running, *view.waiting):
             standing = known.get(sequence)
             if standing is None:
-                # Who comes from another engine was accepted there.
-                is_taken_over = sequence.is_pulled or sequence.generated > 0
+                verdict = sequence.verdict
+                if verdict is Verdict.NEW and (sequence.is_pulled or sequence.generated):
+                    verdict = Verdict.ACCEPTED  # it was taken there, if nothing else is said
                 known[sequence] = Standing(
                     sequence,
-                    Verdict.ACCEPTED if is_taken_over else Verdict.NEW,
+                    verdict,
                     sequence.pace_tok_s,
                     sequence.due_at,
                     self.due_at(sequence),
@@ -92,6 +82,11 @@ class Ledger:
         if len(known) > len(view.running) + len(view.waiting):
             has_changed |= self._forget()
         return has_changed
+
+    def tell(self) -> None:
+        """Has each sequence know its verdict."""
+        for sequence, standing in self._standings.items():
+            sequence.verdict = standing.verdict
 
     def due_at(self, sequence: Sequence) -> float:
         """When its next token is due."""
