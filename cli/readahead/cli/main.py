@@ -54,6 +54,10 @@ def up(
         str, typer.Option(help="Name that callers use. Default: the folder's.")
     ] = "",
     kv: Annotated[str, typer.Option(help="How KV caches move: nixl, grpc or auto.")] = "nixl",
+    policy: Annotated[
+        str,
+        typer.Option(help="What decides each iteration: vllm, its own order, or a policy of ours."),
+    ] = "vllm",
     redis: Annotated[str, typer.Option(help="redis://… Default: a redis-server of its own.")] = "",
     http_port: Annotated[int, typer.Option(help="OpenAI-compatible door; 0: any free.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC door; 0: any free.")] = 50051,
@@ -81,6 +85,7 @@ def up(
         model=model,
         model_name=model_name,
         kv=kv,
+        policy=policy,
         redis=redis,
         http_port=http_port,
         grpc_port=grpc_port,

@@ -27,6 +27,7 @@ def test_defaults_with_free_ports_are_fine() -> None:
         ({"decode": 1000}, "--decode"),
         ({"engine": "llama"}, "--engine"),
         ({"kv": "tcp"}, "--kv"),
+        ({"policy": "fastest"}, "--policy"),
         ({"redis": "localhost:6379"}, "--redis"),
         ({"redis": "redis://127.0.0.1:1"}, "--redis"),
         ({"http_port": 70000}, "--http-port"),

@@ -56,6 +56,25 @@ def test_environment_is_over_the_plan_for_forked_workers_too(tmp_path: Path) -> 
     assert plan.router.core.reading.pace_tok_s == 3.0
 
 
+@pytest.mark.parametrize(
+    ("changes", "gpus", "profile"),
+    [
+        ({"policy": "readahead"}, 0, "tiny-cpu"),
+        ({"policy": "vllm"}, 0, ""),
+        ({"policy": "readahead", "engine": "emulated"}, 0, ""),
+        ({"policy": "readahead"}, 1, ""),
+    ],
+)
+def test_a_policy_plans_by_the_times_that_are_known(
+    changes: dict[str, str], gpus: int, profile: str, tmp_path: Path
+) -> None:
+    """Those of the tiny model on a processor."""
+    plan = _plan(tmp_path, UpOptions(**changes), gpus=gpus)  # type: ignore[arg-type]
+    engines = [worker.config.engine for worker in plan.workers]
+    assert {one.policy for one in engines} == {changes["policy"]}
+    assert {one.latency_profile for one in engines} == {profile}
+
+
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     """Before any process starts."""
     with pytest.raises(SettingsError, match="READAHEAD_WORKER__KV__LEASE_S"):

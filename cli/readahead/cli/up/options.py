@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from readahead.services.engine.vllm_scheduler_names import make_engine_policy
+
 PROCESSES_MAX: Final = 64
 """More workers than this on one machine is a typing error."""
 PORT_MIN: Final = 15000
@@ -34,6 +36,8 @@ class UpOptions:
     """Hugging Face folder. None: the tiny model, made on the spot."""
     model_name: str = ""
     kv: str = "nixl"
+    policy: str = "vllm"
+    """What decides each iteration of the engines: vLLM's own order, or a policy of ours."""
     redis: str = ""
     """redis://… Empty: a redis-server of our own, which keeps nothing."""
     http_port: int = 8000
@@ -59,6 +63,7 @@ class UpOptions:
             raise UsageError(f"--engine must be vllm or emulated, got {self.engine!r}")
         if self.kv not in {"nixl", "grpc", "auto"}:
             raise UsageError(f"--kv must be nixl, grpc or auto, got {self.kv!r}")
+        self._check_policy()
         if not 0 <= self.drain_s_max <= 3600:
             raise UsageError(f"--drain-s-max must be in [0, 3600], got {self.drain_s_max:g}")
         if self.iteration_logs is not None and not self.iteration_logs.is_dir():
@@ -66,6 +71,12 @@ class UpOptions:
         self._check_redis()
         self._check_model()
         self._check_ports()
+
+    def _check_policy(self) -> None:
+        try:
+            make_engine_policy(self.policy, {})
+        except ValueError as error:
+            raise UsageError(f"--policy: {error}") from error
 
     def _check_redis(self) -> None:
         if not self.redis:

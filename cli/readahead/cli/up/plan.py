@@ -17,11 +17,14 @@ from readahead.router.config import DoorsConfig, ModelConfig, RouterConfig
 from readahead.runtime import settings
 from readahead.runtime.config import MembershipConfig, TelemetryConfig
 from readahead.services.config import EngineConfig, KvConfig, WorkerConfig
+from readahead.services.engine.vllm_scheduler_names import STOCK
 
 T = TypeVar("T", RouterConfig, WorkerConfig)
 
 CLUSTER_FILE: Final = "cluster.json"
 """Addresses of a run, for programs."""
+TINY_PROFILE: Final = "tiny-cpu"
+"""Iteration times of the tiny model on a processor; engines correct them as they run."""
 GPU_MEMORY_SHARE: Final = 0.9
 """Of one GPU, for all workers on it together; vLLM's own default for one."""
 
@@ -149,6 +152,8 @@ def _worker_configs(
         # batch; the tiny model is there to be compared.
         dtype=TinyModel().dtype if options.model is None else "auto",
         gpu_memory_share=_gpu_share(options.prefill + options.decode, gpus),
+        policy=options.policy,
+        latency_profile="" if gpus else _latency_profile(options),
     )
     names = [(Role.PREFILL, number) for number in range(options.prefill)]
     names += [(Role.DECODE, number) for number in range(options.decode)]
@@ -166,6 +171,13 @@ def _worker_configs(
             ),
             drain_s_max=options.drain_s_max,
         )
+
+
+def _latency_profile(options: UpOptions) -> str:
+    """Policies of ours plan by iteration times. Those of the tiny model on a processor are known;
+    those of a model that is given, the settings may say."""
+    is_known = options.model is None and options.engine == "vllm" and options.policy != STOCK
+    return TINY_PROFILE if is_known else ""
 
 
 def _iteration_log(folder: Path | None, name: str) -> str:
