@@ -19,6 +19,8 @@ from typing import Any
 
 LIMIT_S = 240.0
 DRAFT_TOKENS_MAX = 5
+ADAPTIVE: dict[str, Any] = {"readahead_drafts": {"is_adaptive": True}}
+"""Additional settings of an engine whose drafts are cut."""
 
 
 def drafted_answers(question: dict[str, Any], *, folder: Path) -> dict[str, Any]:
@@ -58,28 +60,34 @@ class WildPlanner:
         """Knew nothing."""
 
 
+def drafting_arguments(draft: str) -> dict[str, Any]:
+    """Of an engine that drafts by a model of this folder; empty: by n-grams."""
+    from readahead.services.config import SpeculationConfig
+    from readahead.services.engine.vllm_setup import preload_model, speculative_config
+
+    if draft:
+        preload_model(draft)
+    speculation = SpeculationConfig(
+        method="draft_model" if draft else "ngram",
+        model_path=draft,
+        draft_tokens_max=DRAFT_TOKENS_MAX,
+    )
+    return {
+        "speculative_config": speculative_config(speculation),
+        "scheduler_cls": "readahead.services.engine.vllm_drafts.DraftingScheduler",
+    }
+
+
 def _engine(question: dict[str, Any], *, is_drafting: bool) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    from readahead.services.config import SpeculationConfig
-    from readahead.services.engine.vllm_setup import preload_model, speculative_config
+    from readahead.services.engine.vllm_setup import preload_model
 
-    draft = question["draft"]
     arguments: dict[str, Any] = {}
     if is_drafting:
-        speculation = SpeculationConfig(
-            method="draft_model" if draft else "ngram",
-            model_path=draft,
-            draft_tokens_max=DRAFT_TOKENS_MAX,
-        )
-        arguments = {
-            "speculative_config": speculative_config(speculation),
-            "scheduler_cls": "readahead.services.engine.vllm_drafts.DraftingScheduler",
-            "additional_config": {"readahead_drafts": {"is_adaptive": True}},
-        }
-        if draft:
-            preload_model(draft)
+        arguments = drafting_arguments(question["draft"])
+        arguments["additional_config"] = ADAPTIVE
     preload_model(question["model"])
     config = EngineArgs(
         model=question["model"],
@@ -93,7 +101,7 @@ def _engine(question: dict[str, Any], *, is_drafting: bool) -> Any:
     return LLMEngine.from_vllm_config(config)
 
 
-def _force_async() -> None:
+def force_async() -> None:
     """vLLM turns asynchronous scheduling off on a CPU, for each settings that it makes: the
     drafting model has its own, which share the scheduler's."""
     from vllm.platforms.cpu import CpuPlatform
@@ -143,7 +151,7 @@ def main(asked: str, answer: str) -> None:
 
     question = json.loads(Path(asked).read_text())
     if question["is_async"]:
-        _force_async()
+        force_async()
     plain = _engine(question, is_drafting=False)
     found: dict[str, Any] = {"plain": _answers(plain, question, at_once=1, seed=0)}
     plain.engine_core.shutdown()

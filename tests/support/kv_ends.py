@@ -11,6 +11,7 @@ import torch
 from readahead.core.errors import ReadaheadError
 from readahead.runtime.config import PeerTlsConfig, TlsConfig
 from readahead.services.kv.block_memory import BlockMemory
+from readahead.services.kv.grpc_sender import Parts
 from readahead.services.kv.grpc_source import KvSource
 from readahead.services.kv.grpc_target import KvTarget, Progress, Pulling, Source
 from readahead.services.kv.grpc_wire import Fingerprint
@@ -43,22 +44,17 @@ def fingerprint_of(memory: BlockMemory) -> Fingerprint:
     )
 
 
-def blocks_of(cache: dict[str, torch.Tensor], ids: Sequence[int]) -> list[list[float]]:
-    """The numbers in some blocks."""
-    return [layer[list(ids)].flatten().tolist() for layer in cache.values()]
-
-
 class DamagingSource(KvSource):
-    """Damages some of the chunks that it sends."""
+    """Damages some of the chunks that it sends, on whichever way."""
 
     damage: Callable[[int, bytes], bytes] = staticmethod(lambda number, message: message)
     """Gets the chunk's number, counted over all streams."""
     sent = 0
 
-    def _chunks(self, slots: Sequence[int], first: int, count: int) -> Iterator[bytes]:
-        for message in super()._chunks(slots, first, count):
+    def _chunks(self, slots: Sequence[int], first: int) -> Iterator[Parts]:
+        for message in super()._chunks(slots, first):
             number, self.sent = self.sent, self.sent + 1
-            yield self.damage(number, message)
+            yield [self.damage(number, b"".join(message))]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +66,7 @@ class Ends:
     store: HostStore
     source: DamagingSource
     address: str
+    stream_address: str
     target: KvTarget
     received: dict[int, bytes]
     """Blocks by index in the copy."""
@@ -91,11 +88,19 @@ class Ends:
             self.received[first + number] = bytes(data[begin : begin + size])
 
     def pull(
-        self, key: str, wanted: Sequence[int], *, engine_id: str = ENGINE, address: str = ""
+        self, key: str, wanted: Sequence[int], *, engine_id: str = ENGINE
     ) -> tuple[Progress, ReadaheadError | None]:
         """Pulls into `received`."""
-        source = Source(address=address or self.address, engine_id=engine_id, key=key)
-        return self.target.pull(source, wanted, self.take, Pulling())
+        return self.target.pull(self.place(key, engine_id), wanted, self.take, Pulling())
+
+    def place(self, key: str, engine_id: str = ENGINE) -> Source:
+        """Where a copy is."""
+        return Source(
+            address=self.address,
+            engine_id=engine_id,
+            key=key,
+            stream_address=self.stream_address,
+        )
 
     def expected(self, ids: Sequence[int]) -> list[bytes]:
         """What `received` must have for these blocks of the cache."""
@@ -122,7 +127,7 @@ def two_ends(
         lease_s=lease_s,
     )
     source = DamagingSource(store, mark, engine_id=ENGINE)
-    port = source.start(host="127.0.0.1", port=0, tls=tls or TlsConfig())
+    port, stream_port = source.start(host="127.0.0.1", port=0, tls=tls or TlsConfig())
     theirs = replace(mark, **(target_differs or {}))  # type: ignore[arg-type]
     target = KvTarget(theirs, tls=peer_tls or PeerTlsConfig())
     try:
@@ -132,6 +137,7 @@ def two_ends(
             store=store,
             source=source,
             address=f"127.0.0.1:{port}",
+            stream_address=f"127.0.0.1:{stream_port}",
             target=target,
             received={},
         )

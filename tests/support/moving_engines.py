@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from cluster_in_process import MODEL, Answer, Cluster, collect
 from restless import set_restless
+from vllm_process import engine_cores
 
 from readahead.cli.up import tiny_model
 from readahead.core.cluster import Role
@@ -27,12 +29,13 @@ PROMPT_IDS_MAX = 1000
 """The toy prompts' vocabulary."""
 
 
-async def started(*, is_asynchronous: bool) -> VllmEngine:
-    """A decode engine."""
+async def started(*, is_asynchronous: bool, **changes: Any) -> VllmEngine:
+    """A decode engine, some of its settings changed."""
     model_path = str(tiny_model.ensure(tiny_model.TinyModel(), os.environ))
     config = EngineConfig(
         model_path=model_path, model_name=MODEL, dtype="float32", kv_bytes=48 << 20
     )
+    config = replace(config, **changes)
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         from readahead.services.engine import vllm, vllm_setup
@@ -44,6 +47,40 @@ async def started(*, is_asynchronous: bool) -> VllmEngine:
 
         patch.setattr(vllm, "vllm_config", settings)
         return await vllm.VllmEngine.start(config, KV, Role.DECODE)
+
+
+@dataclass(slots=True)
+class Mortals:
+    """Two engines whose cores a test kills; the second one schedules asynchronously."""
+
+    engines: dict[str, VllmEngine] = field(default_factory=dict)
+    cores: dict[str, int] = field(default_factory=dict)
+    """Process ids, of those that live."""
+
+    @property
+    def living(self) -> set[str]:
+        """Names."""
+        return set(self.cores)
+
+    def kill(self, name: str) -> None:
+        """As the out-of-memory killer does it."""
+        os.kill(self.cores.pop(name), signal.SIGKILL)
+
+    async def replace_lost(self) -> None:
+        """Starts engines in the place of those that were killed."""
+        for name, is_asynchronous in (("d0", False), ("d1", True)):
+            if name in self.cores:
+                continue
+            if name in self.engines:
+                await self.engines.pop(name).close()
+            others = set(engine_cores(os.getpid()))
+            self.engines[name] = await started(is_asynchronous=is_asynchronous)
+            (self.cores[name],) = set(engine_cores(os.getpid())) - others
+
+    async def close(self) -> None:
+        """Ends all of them."""
+        for engine in self.engines.values():
+            await engine.close()
 
 
 @dataclass(slots=True)

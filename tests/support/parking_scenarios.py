@@ -52,16 +52,16 @@ def moved(
     ours: set[str] = set()
     """Parked by commands."""
     steps = 0
-    _choose(engine, rng)
+    choose_policy(engine, rng)
     while pending or engine.is_busy:
         while pending and rng.random() < 0.8:
             index, prompt = pending.pop(0)
-            engine.add(f"m-{index}", prompt, tokens=tokens[index], facts=_reader(rng))
+            engine.add(f"m-{index}", prompt, tokens=tokens[index], facts=any_reader(rng))
         engine.step()
         steps += 1
         assert steps < 8000, f"stuck: {core.readahead_parked()}"
         if rng.random() < 0.2:
-            _choose(engine, rng)
+            choose_policy(engine, rng)
         if engine._seen and rng.random() < 0.2:
             name = rng.choice(list(engine._seen))
             if core.readahead_park([name])[name] == "":
@@ -181,7 +181,8 @@ def _settle(engine: SteppedEngine) -> None:
         engine.llm.engine_core.engine_core.step_fn()
 
 
-def _choose(engine: SteppedEngine, rng: random.Random) -> None:
+def choose_policy(engine: SteppedEngine, rng: random.Random) -> None:
+    """Any policy, sensible or not, with chunks of any length."""
     scheduler = engine.scheduler
     kind = rng.choice(["wild", "wild", "planned", "planned", "vllm", "sarathi"])
     if kind == "wild":
@@ -194,7 +195,7 @@ def _choose(engine: SteppedEngine, rng: random.Random) -> None:
         scheduler.select(kind, {})
 
 
-def _reader(rng: random.Random) -> dict[str, Any]:
+def any_reader(rng: random.Random) -> dict[str, Any]:
     """Late, early, quick and slow ones."""
     return {
         "pace_tok_s": rng.choice([0.5, 2.0, 5.0, 50.0]),

@@ -10,9 +10,11 @@ import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from drafting_engine import ADAPTIVE, drafting_arguments, force_async
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +31,7 @@ PARKING = {"readahead_scheduler": {"latency_profile": "tiny-cpu", "planner_budge
 class SteppedEngine:
     """An engine core in this process: `step` is one iteration."""
 
-    def __init__(self, *, is_async: bool, parks: bool) -> None:
+    def __init__(self, *, is_async: bool, parks: bool, drafts: str | None = None) -> None:
         from readahead.services.engine.vllm_environment import prepare_environment
 
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -42,41 +44,63 @@ class SteppedEngine:
 
         model = str(tiny_model.ensure(tiny_model.TinyModel(), os.environ))
         preload_model(model)
+        if is_async:
+            force_async()
+        arguments: dict[str, Any] = {"scheduler_cls": SCHEDULER, "enable_prefix_caching": False}
+        additional = PARKING if parks else {}
+        if drafts is not None:
+            arguments = drafting_arguments(drafts)
+            additional = additional | ADAPTIVE
         config = EngineArgs(
             model=model,
             dtype="float32",
             enforce_eager=True,
             kv_cache_memory_bytes=KV_BYTES,
             distributed_executor_backend="uni",
-            scheduler_cls=SCHEDULER,
-            enable_prefix_caching=False,
             max_num_batched_tokens=2048,
             max_num_seqs=64,
             kv_transfer_config=_kv_transfer_config() if parks else None,
-            additional_config=PARKING if parks else {},
+            additional_config=additional,
+            **arguments,
         ).create_engine_config()
-        config.scheduler_config.async_scheduling = is_async  # vLLM turns it off on a CPU
         self.llm: Any = LLMEngine.from_vllm_config(config)
         self.scheduler: Any = self.llm.engine_core.engine_core.scheduler
         self.answers: dict[str, list[int]] = {}
+        self.handovers: dict[str, dict[str, Any]] = {}
+        """What another engine needs to go on, by the prefill leg that has ended."""
         self.first_at: dict[str, int] = {}
         """Iteration that brought a request's first token."""
         self.iterations = 0
         self._seen: dict[str, list[int]] = {}
 
     def add(
-        self, name: str, prompt: list[int], *, tokens: int, facts: dict[str, Any] | None = None
+        self,
+        name: str,
+        prompt: list[int],
+        *,
+        tokens: int,
+        facts: dict[str, Any] | None = None,
+        transfer: dict[str, Any] | None = None,
     ) -> None:
-        """Submits a greedy request; it ends after so many tokens."""
+        """Submits a greedy request; it ends after so many tokens.
+
+        Args:
+            transfer: vLLM's parameters for a KV cache that another engine has, or is to have.
+        """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        extra: dict[str, Any] = {}
+        if facts:
+            extra["readahead"] = facts
+        if transfer:
+            extra["kv_transfer_params"] = dict(transfer)
         params = SamplingParams(
             temperature=0.0,
             max_tokens=tokens,
             ignore_eos=True,
             output_kind=RequestOutputKind.DELTA,
-            extra_args={"readahead": facts} if facts else None,
+            extra_args=extra or None,
         )
         self._seen[name] = []
         self.llm.add_request(name, {"prompt_token_ids": prompt}, params)
@@ -95,6 +119,8 @@ class SteppedEngine:
             self._seen[name].extend(output.outputs[0].token_ids)
             if output.finished:
                 self.answers[name] = self._seen.pop(name)
+                if output.kv_transfer_params:
+                    self.handovers[name] = output.kv_transfer_params
 
     @property
     def is_busy(self) -> bool:
@@ -169,15 +195,41 @@ class RemoteEngine:
 @contextmanager
 def stepped_engine(*, is_async: bool, parks: bool = False) -> Iterator[RemoteEngine]:
     """Starts one, with host memory to park in or without, and ends it."""
+    with stepped_engines(1, is_async=is_async, parks=parks) as [engine]:
+        yield engine
+
+
+@contextmanager
+def stepped_engines(
+    count: int, *, is_async: bool, parks: bool = False, drafts: str | None = None
+) -> Iterator[list[RemoteEngine]]:
+    """Starts some, at once, and ends them.
+
+    Args:
+        count: how many.
+        is_async: asynchronous scheduling is forced on.
+        parks: each has host memory to park in, and to hand over.
+        drafts: a folder of a model that drafts; empty: they draft by n-grams; None: not at all.
+    """
+    arguments = {"is_async": is_async, "parks": parks, "drafts": drafts}
+    with ExitStack() as stack:
+        connections = [stack.enter_context(_process(arguments)) for _ in range(count)]
+        for connection in connections:
+            assert connection.poll(LIMIT_S), f"no engine within {LIMIT_S:g} s"
+            assert connection.recv() == "ready"
+        yield [RemoteEngine(connection) for connection in connections]
+
+
+@contextmanager
+def _process(arguments: dict[str, Any]) -> Iterator[Connection]:
+    """Returns before the engine can be used."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, is_async, parks), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, arguments), daemon=True)
     process.start()
     theirs.close()
     try:
-        assert ours.poll(LIMIT_S), f"no engine within {LIMIT_S:g} s"
-        assert ours.recv() == "ready"
-        yield RemoteEngine(ours)
+        yield ours
     finally:
         ours.close()
         process.join(10)
@@ -186,10 +238,10 @@ def stepped_engine(*, is_async: bool, parks: bool = False) -> Iterator[RemoteEng
             process.join()
 
 
-def _serve(connection: Connection, is_async: bool, parks: bool) -> None:
+def _serve(connection: Connection, arguments: dict[str, Any]) -> None:
     import traceback
 
-    engine = SteppedEngine(is_async=is_async, parks=parks)
+    engine = SteppedEngine(**arguments)
     connection.send("ready")
     while True:
         try:

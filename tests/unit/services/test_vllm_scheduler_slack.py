@@ -93,7 +93,9 @@ def test_there_are_only_so_many_places(board: SlackBoard) -> None:
 
 def test_report_comes_back_as_it_was_told(board: SlackBoard, view: SlackView) -> None:
     """Each field under its own name."""
-    view.tell((POLICY_NAMES.index("sarathi"), 1, 2, 3, 4, 5, 6, 7, 8, 9.5, 10.5, 11, 12))
+    view.tell(
+        (POLICY_NAMES.index("sarathi"), 1, 2, 3, 4, 5, 6, 7, 8, 9.5, 10.5, 11, 12, 13, 14, 15)
+    )
     assert board.report() == PlanReport(
         policy="sarathi",
         iterations=1,
@@ -108,6 +110,9 @@ def test_report_comes_back_as_it_was_told(board: SlackBoard, view: SlackView) ->
         last_planner_s=10.5,
         last_batch_tokens=11,
         last_held=12,
+        parks=13,
+        resumes=14,
+        parked=15,
     )
 
 

@@ -25,6 +25,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from readahead.core.cluster import Role, WorkerLoad
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.core.promise import Verdict
 from readahead.core.request import Leg, RequestId
 from readahead.runtime.clock import monotonic_s
 from readahead.services.config import EngineConfig, KvConfig
@@ -39,9 +40,11 @@ from readahead.services.engine.engine import (
     ReaderUpdate,
 )
 from readahead.services.engine.vllm_internals import check_internals
+from readahead.services.engine.vllm_scheduler_belief import zero_load_of
 from readahead.services.engine.vllm_scheduler_sequences import leg_facts
 from readahead.services.engine.vllm_setup import (
     LoadLogger,
+    keeps_copies,
     model_name,
     usable_blocks,
     vllm_config,
@@ -52,10 +55,7 @@ _CLEANUP_S_MAX = 5.0
 """Longest wait for the core to take a release; a core that is stuck longer is killed anyway."""
 _SETTLE_LOOKS_MAX = 8
 """Looks at a leg that has stopped, a step apart. With asynchronous scheduling its last tokens come
-a step or two later. Drafts that come to nothing may leave it short of what its KV has; then some
-looks without news say that no more will come."""
-_QUIET_LOOKS = 3
-"""Looks without news after which nothing is under way: more than vLLM schedules ahead."""
+a step or two later."""
 
 
 def engine_request_id(key: LegKey) -> str:
@@ -127,7 +127,13 @@ class VllmEngine:
             kv_blocks=usable_blocks(settings),
             requests_max=settings.scheduler_config.max_num_seqs,
             handover_lease_s=float(kv.lease_s) if role is Role.PREFILL else 0.0,
-            moves_legs=kv.backend == "grpc",
+            moves_legs=keeps_copies(settings),
+            kv_transport="" if kv.backend == "auto" else kv.backend,
+            zero_load=zero_load_of(
+                config.latency_profile,
+                context_tokens_max=llm.model_config.max_model_len,
+                batch_tokens_max=config.batch_tokens_max,
+            ),
         )
         return cls(llm, loads[0], description, board)
 
@@ -146,10 +152,12 @@ class VllmEngine:
             pace_tok_s=request.pace_tok_s,
             arrived_at=monotonic_s() if request.arrived_at is None else request.arrived_at,
             slot=slot,
+            promise=request.promise,
+            verdict=request.verdict,
         )
         is_first, is_ended = True, False
         token_ids = [*request.prompt_token_ids, *request.output_token_ids]
-        text = vllm_moved.MovedText(llm.tokenizer, request) if request.output_token_ids else None
+        text: asyncio.Task[vllm_moved.MovedText] | None = None
         try:
             params = vllm_request.sampling_params(request, self._description, facts=facts)
             self._running[request.key] = request
@@ -160,13 +168,15 @@ class VllmEngine:
                 params,
                 engine_request_id(request.key),
             )
+            if request.output_token_ids:  # runs once the core has the leg
+                text = asyncio.create_task(vllm_moved.moved_text(llm.tokenizer, request))
             async with aclosing(outputs):
                 async for output in outputs:
                     news = vllm_request.leg_output(request.leg, output, is_first=is_first)
                     is_first = is_first and not output.outputs[0].token_ids
                     if text is not None:
                         stopped = output.outputs[0].finish_reason == "stop"
-                        news = text.told(news, ends_on_token=stopped)
+                        news = (await text).told(news, ends_on_token=stopped)
                     is_ended = news.end is not None
                     yield news
                     if is_ended and not output.finished:
@@ -174,6 +184,8 @@ class VllmEngine:
         except vllm_request.ENGINE_ERRORS as error:
             raise vllm_request.translated(error, is_engine_dead=llm.errored) from error
         finally:
+            if text is not None:
+                text.cancel()
             if slot is not None:
                 self._slots.pop(request.key, None)
                 self._board.close_slot(slot)
@@ -203,6 +215,10 @@ class VllmEngine:
                     at_s=update.at,
                 )
                 self._board.write(news)
+
+    def take_verdicts(self) -> Sequence[tuple[LegKey, Verdict]]:
+        """What the core has decided about legs since the last call."""
+        return self._board.verdicts(self._slots)
 
     async def select_policy(self, name: str, knobs: Mapping[str, float]) -> None:
         """Takes effect between two iterations of the core."""
@@ -240,7 +256,7 @@ class VllmEngine:
         if request is None:
             raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "The leg does not run here.")
         if not self._description.moves_legs:
-            raise ReadaheadError(Reason.UNSUPPORTED, "Moving a leg needs kv.backend grpc.")
+            raise ReadaheadError(Reason.UNSUPPORTED, "Moving a leg needs the gRPC KV connector.")
         vllm_moved.check_movable(request)
         engine_id = engine_request_id(key)
         self._offered.add(key)
@@ -255,6 +271,8 @@ class VllmEngine:
         if not params:
             raise ReadaheadError(Reason.ENGINE_FAILED, "The engine has not kept the leg's KV.")
         tokens = await self._settled_tokens(engine_id, legs)
+        # Drafts that came to nothing have left KV behind the last token but one that is not its.
+        params["remote_num_tokens"] = min(params["remote_num_tokens"], tokens - 1)
         return LegOffer(
             handover=vllm_handover.encode(params),
             output_tokens=tokens - len(request.prompt_token_ids),
@@ -299,14 +317,11 @@ class VllmEngine:
             engine_id: the leg's.
             legs: what is parked, as of its park.
         """
-        tokens = quiet = 0
         for _ in range(_SETTLE_LOOKS_MAX):
             if (leg := legs.get(engine_id)) is None:
                 raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "The leg has just ended.")
-            quiet = quiet + 1 if leg["tokens"] == tokens else 0
-            tokens = int(leg["tokens"])
-            if tokens == leg["copied_tokens"] + 1 or quiet == _QUIET_LOOKS:
-                return tokens
+            if not leg["in_flight_tokens"]:
+                return int(leg["tokens"])
             legs = await self._call("readahead_parked")
         raise ReadaheadError(Reason.ENGINE_FAILED, "The leg's last tokens did not come.")
 

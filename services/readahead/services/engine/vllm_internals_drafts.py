@@ -58,6 +58,25 @@ SPECULATION_INTERNALS: tuple[Internal, ...] = (
     ),
     Internal(
         feature=Feature.SPECULATION,
+        owner=_SCHEDULER,
+        wording=(
+            "padded_num_tokens = 1 + self.num_spec_tokens",
+            "assert num_new_tokens == 1 + self.num_spec_tokens",
+        ),
+        where=("engine/vllm_scheduler.py",),
+        use="room in an iteration for drafts that nobody made, and no chunk that would cut those",
+        recheck="a first iteration of one token is still filled up with drafts, and lets nobody "
+        "pass where there is no room for them",
+    ),
+    Internal(
+        feature=Feature.SPECULATION,
+        owner="vllm.v1.request:Request",
+        names=("spec_token_ids",),
+        where=("engine/vllm_drafts.py", "engine/vllm_scheduler.py"),
+        use="a request's drafts, which come on top of what a plan computes",
+    ),
+    Internal(
+        feature=Feature.SPECULATION,
         owner="vllm.config:SchedulerConfig",
         names=("async_scheduling",),
         where=("engine/vllm_drafts.py",),
@@ -74,7 +93,6 @@ SPECULATION_INTERNALS: tuple[Internal, ...] = (
         feature=Feature.SPECULATION,
         owner="vllm.v1.request:Request",
         names=(
-            "spec_token_ids",
             "request_id",
             "sampling_params",
             "num_computed_tokens",
@@ -83,7 +101,7 @@ SPECULATION_INTERNALS: tuple[Internal, ...] = (
             "is_finished()",
         ),
         where=("engine/vllm_drafts.py",),
-        use="a request's drafts",
+        use="the same; who decodes, and who has ended",
     ),
     Internal(
         feature=Feature.SPECULATION,

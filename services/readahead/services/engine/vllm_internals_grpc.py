@@ -94,6 +94,14 @@ GRPC_INTERNALS: tuple[Internal, ...] = (
     ),
     Internal(
         feature=Feature.GRPC,
+        owner="vllm.v1.core.sched.output:SchedulerOutput",
+        names=("total_num_scheduled_tokens",),
+        where=("kv/grpc_connector.py",),
+        use="a step that computes nothing may wait for a pull",
+        recheck="get_finished is called after start_load_kv, with the step's metadata still bound",
+    ),
+    Internal(
+        feature=Feature.GRPC,
         owner="vllm.v1.core.kv_cache_manager:KVCacheBlocks",
         names=("get_block_ids",),
         where=("kv/grpc_connector.py",),

@@ -138,6 +138,24 @@ _NIXL: tuple[Internal, ...] = (
     Internal(
         feature=Feature.NIXL,
         owner=f"{_KV}.nixl.base_worker:NixlBaseConnectorWorker",
+        names=(
+            "_validate_remote_agent_handshake(nixl_agent_meta, remote_tp_size, remote_dcp_size)",
+            "block_size",
+        ),
+        where=("kv/nixl.py",),
+        use="a peer with another block size is refused",
+        recheck="whether a pull from such a peer brings the right KV on every platform",
+    ),
+    Internal(
+        feature=Feature.NIXL,
+        owner=f"{_KV}.nixl.metadata:NixlAgentMetadata",
+        names=("block_size",),
+        where=("kv/nixl.py",),
+        use="the peer's block size",
+    ),
+    Internal(
+        feature=Feature.NIXL,
+        owner=f"{_KV}.nixl.base_worker:NixlBaseConnectorWorker",
         wording=("os.sched_setaffinity(0, rsv_cores_for_kv)",),
         where=("kv/affinity.py",),
         use="undone: on a CPU it binds the thread that computes, of every engine, to one core",

@@ -72,9 +72,17 @@ PARKING_INTERNALS: tuple[Internal, ...] = (
     Internal(
         feature=Feature.PARKING,
         owner="vllm.v1.request:Request",
-        names=("request_id", "status", "num_computed_tokens", "num_tokens", "is_finished()"),
+        names=(
+            "request_id",
+            "status",
+            "num_computed_tokens",
+            "num_in_flight_tokens",
+            "kv_transfer_params",
+            "num_tokens",
+            "is_finished()",
+        ),
         where=("engine/vllm_parking.py",),
-        use="how much there is to copy; whether a late token has ended it",
+        use="how much there is to copy; whether tokens may come yet, or one has ended it",
         recheck="with speculation num_computed_tokens may count rejected drafts",
     ),
     Internal(

@@ -56,6 +56,11 @@ def rest_of(request: LegRequest) -> Sampling:
     )
 
 
+async def moved_text(tokenizer: Any, request: LegRequest) -> MovedText:
+    """For a task of its own: the engine can begin meanwhile."""
+    return MovedText(tokenizer, request)
+
+
 class MovedText:
     """The text of one leg that has come from another engine."""
 

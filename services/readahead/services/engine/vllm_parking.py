@@ -92,8 +92,12 @@ class Parking(_Scheduler):  # type: ignore[misc,unused-ignore]
         """Parks a running request. Returns the tokens whose KV it had.
 
         Raises:
-            ReadaheadError: OVERLOADED; the host has no room for a copy, and nothing has changed.
+            ReadaheadError: OVERLOADED; the host has no room for a copy. REQUEST_NOT_FOUND; it makes
+                no text: it may end by a token under way, and then its KV is wanted elsewhere.
+                Nothing has changed.
         """
+        if (request.kv_transfer_params or {}).get("do_remote_decode"):
+            raise ReadaheadError(Reason.REQUEST_NOT_FOUND, "A prefill leg makes no text.")
         request_id: str = request.request_id
         tokens: int = request.num_computed_tokens
         if is_copied:
@@ -215,16 +219,14 @@ def _offer(core: Any, leg: str) -> dict[str, Any]:
 
 
 def _parked(core: Any) -> dict[str, dict[str, int]]:
-    """What is parked, by whomever: `tokens` so far and `copied_tokens`, 0 without a copy."""
-    scheduler = core.scheduler
-    side = _side(scheduler)
-    copies = {} if side is None else side.parked_copies
+    """What is parked, by whomever: `tokens` so far, and `in_flight_tokens` of iterations under way,
+    some of which may come yet."""
     return {
         leg_id(key): {
             "tokens": request.num_tokens,
-            "copied_tokens": copies[key].tokens if key in copies else 0,
+            "in_flight_tokens": request.num_in_flight_tokens,
         }
-        for key, request in scheduler.parked.items()
+        for key, request in core.scheduler.parked.items()
     }
 
 

@@ -142,6 +142,7 @@ class ReadaheadScheduler(Parking, AsyncScheduler):  # type: ignore[misc]  # vLLM
             if self._log is not None and work is not None:
                 self._log.began(work, at_s=began_at)
         if self._board is not None:
+            count.parked = len(self.parked)
             self._board.tell(count.words(self._policy_index))
         return output
 
@@ -221,7 +222,10 @@ class ReadaheadScheduler(Parking, AsyncScheduler):  # type: ignore[misc]  # vLLM
             parked=self._sequences.waiting(self._parked_by_plan(), now),
             host=self.host_room(),
         )
-        return orders_for(self._policy.choose(view, now), view)
+        choice = self._policy.choose(view, now)
+        if self._board is not None:
+            self._board.judge(self._sequences.judged())
+        return orders_for(choice, view)
 
     def _parked_by_plan(self) -> list[Any]:
         """Parked requests that can come back at once."""
@@ -255,9 +259,11 @@ class ReadaheadScheduler(Parking, AsyncScheduler):  # type: ignore[misc]  # vLLM
         shown = orders.admit + [each for each in waiting if not _is_ready(each)]
         self._set_waiting(shown)
         self.max_num_active_reqs -= held
-        spare = pulled + self.num_spec_tokens * len(orders.run)
-        self.max_num_scheduled_tokens = min(tokens_max, orders.tokens + spare)
-        settings.long_prefill_token_threshold = orders.chunk_tokens or chunk_tokens
+        self.max_num_scheduled_tokens = min(tokens_max, orders.tokens + self._spare_tokens(orders))
+        if orders.chunk_tokens:
+            # vLLM asserts that a first iteration that it has filled up with drafts is not cut.
+            threshold = max(orders.chunk_tokens, 1 + self.num_spec_tokens)
+            settings.long_prefill_token_threshold = threshold
         try:
             output = super().schedule(*args, **kwargs)
         finally:
@@ -274,6 +280,18 @@ class ReadaheadScheduler(Parking, AsyncScheduler):  # type: ignore[misc]  # vLLM
         if held and (is_refused or not output.total_num_scheduled_tokens):
             self._is_stock_next = True  # who sat out for nothing is served next
         return output
+
+    def _spare_tokens(self, orders: Orders) -> int:
+        """What the budget has beyond the plan: a token for each whose KV has come, and drafts.
+
+        vLLM fills the first iteration of a request that lacks one token up with as many drafts as
+        there can be. Where those are beyond the budget, it lets in neither this one nor the next.
+        """
+        pulled, most = len(self.kv_holding_waiting), int(self.num_spec_tokens)
+        if not most:
+            return pulled
+        drafts = sum([len(request.spec_token_ids) for request in orders.run])
+        return pulled + drafts + most * (pulled + len(orders.admit))
 
     def _give_up(self, request: Any) -> None:
         """Takes a running request's KV; it waits in front, to be computed again."""

@@ -26,6 +26,8 @@ class Counts:
     parks_refused: int = 0
     resumes: int = 0
     """Of those whom plans had parked."""
+    parked: int = 0
+    """Now, by plans and by commands."""
 
     def words(self, policy_index: int) -> tuple[float, ...]:
         """In the order of PlanReport's fields."""
@@ -43,6 +45,9 @@ class Counts:
             self.last_planner_s,
             self.last_batch_tokens,
             self.last_held,
+            self.parks,
+            self.resumes,
+            self.parked,
         )
 
     def moves(self) -> dict[str, int]:

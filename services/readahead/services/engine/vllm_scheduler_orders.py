@@ -71,7 +71,7 @@ def orders_for(choice: Choice, view: EngineView) -> Orders:
     )
     gone = preempted | parked.keys()
     running = [entry for entry in running if entry.sequence not in gone]
-    running, waiting = _without_second_partial(running, waiting, orders)
+    running, waiting = _without_second_partial(running, waiting, orders, view)
     if _blocks_wanted(running, view) > view.blocks_free:
         running, lost = _make_room(running, choice, view, gone=gone)
         orders.give_up += [_request(sequence) for sequence in lost]
@@ -109,19 +109,19 @@ def _entries(choice: Choice, view: EngineView) -> tuple[list[_Entry], list[_Entr
 
 
 def _without_second_partial(
-    running: list[_Entry], waiting: list[_Entry], orders: Orders
+    running: list[_Entry], waiting: list[_Entry], orders: Orders, view: EngineView
 ) -> tuple[list[_Entry], list[_Entry]]:
     """Leaves one running prompt that is computed in part, since a budget can end but one.
 
-    vLLM serves it before those that wait, and would give it their tokens too. A longest chunk
-    prevents that where nobody else needs a longer one; else it sits out.
+    vLLM serves it before those that wait, or whose KV has come, and would give it their tokens
+    too. A longest chunk prevents that where nobody else needs a longer one; else it sits out.
     """
     partial = [entry for entry in running if entry.is_partial]
     if not partial:
         return running, waiting
     first = partial[0]
     chunks = [e.tokens for e in (*running, *waiting) if e is not first and e not in partial[1:]]
-    if waiting or orders.resume:
+    if waiting or orders.resume or view.pulling:
         if max(chunks, default=0) <= first.tokens:
             orders.chunk_tokens = first.tokens
         elif any(entry.tokens for entry in waiting):

@@ -33,6 +33,9 @@ NGRAM_TOKENS = (2, 4)
 """From how many to how many of the last tokens are looked up. Two: a single word that stood before
 is mostly followed by another one; the acceptance that is measured cuts what is left."""
 
+_COPYING = "GrpcKvConnector"
+"""The connector that keeps copies in host memory."""
+
 _KV_ROLES = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
 
 
@@ -112,7 +115,7 @@ def _kv_transfer_config(kv: KvConfig, role: Role) -> KVTransferConfig:
     kv = settled(kv)
     if kv.backend == "grpc":
         return KVTransferConfig(
-            kv_connector="GrpcKvConnector",
+            kv_connector=_COPYING,
             kv_connector_module_path="readahead.services.kv.grpc_connector",
             # Each worker also brings back what it parked.
             kv_role="kv_both",
@@ -132,6 +135,13 @@ def _kv_transfer_config(kv: KvConfig, role: Role) -> KVTransferConfig:
         kv_load_failure_policy="recompute",
         **buffer,
     )
+
+
+def keeps_copies(config: VllmConfig) -> bool:
+    """Whether requests can be parked, and moved while they generate; with `auto` it depends on
+    what has come up."""
+    transfer = config.kv_transfer_config
+    return transfer is not None and transfer.kv_connector == _COPYING
 
 
 def preload_model(model_path: str) -> None:
