@@ -83,6 +83,8 @@ async def test_engine_without_nixl_talks_to_those_with_it(
     async with started("auto", role) as bare:
         mixed = replace(pair, prefill=bare) if role is Role.PREFILL else replace(pair, decode=bare)
         assert "host_copies" in await books(bare)
+        assert bare.description.moves_legs
+        assert not pair.prefill.description.moves_legs
         moved = await is_pulled(mixed, f"bare-{role}", 33 if role is Role.PREFILL else 34)
         assert moved["transfers_total"] == 1
         assert "grpc_fallbacks_total" not in moved

@@ -304,7 +304,7 @@ async def test_kv_that_cannot_be_had_is_computed_again(pair: Pair, fault: str) -
     prefilled = await answer(pair.prefill, request)
     params = json.loads(prefilled.end.handover)
     if fault == "unreachable":
-        params["remote_addresses"] = ["127.0.0.1:9"]
+        params["remote_addresses"] = params["remote_streams"] = ["127.0.0.1:9"]
     elif fault == "restarted":
         params["remote_engine_id"] = "another"
     elif fault == "other-engine":

@@ -108,6 +108,7 @@ def elsewhere(handover: bytes, address: str) -> bytes:
         remote_host=host,
         remote_port=int(port),
         remote_addresses=[address],
+        remote_streams=[address],
     )
 
 
@@ -311,18 +312,46 @@ def _strange(ours: Any, *arguments: Any) -> Any:
     return config
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("block_tokens", [64, 256])
+async def test_other_block_size_is_refused(
+    pair: Pair, transport: str, block_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the pull, where the prompt would fill more blocks than the handover has; else by
+    whoever would send it."""
+    from readahead.services.engine import vllm_setup
+
+    arguments = partial(vars(vllm_setup)["AsyncEngineArgs"], block_size=block_tokens)
+    monkeypatch.setattr(vllm_setup, "AsyncEngineArgs", arguments)
+    prompt = prompt_of(300, salt=29 + block_tokens)
+    request, handover = await prefilled(pair, f"blocks-{block_tokens}", prompt)
+    async with started(transport, Role.DECODE) as stranger:
+        assert stranger.description.block_tokens == block_tokens
+        if block_tokens < pair.prefill.description.block_tokens:
+            decode = leg(str(request.key[0]), Leg.DECODE, prompt)
+            with pytest.raises(ReadaheadError) as caught:
+                await answer(stranger, replace(decode, handover=handover))
+            assert caught.value.reason is Reason.INVALID_REQUEST
+            assert await is_empty(stranger)
+        else:
+            reasons = await is_computed_again(pair, stranger, request, handover)
+            assert set(reasons) == {Reason.UNSUPPORTED}
+    await pair.prefill.release_handovers([request.key])
+    await wait_until(lambda: is_empty(pair.prefill), limit_s=1)
+
+
 async def test_connection_cut_in_the_pull_is_opened_again(pair: Pair, transport: str) -> None:
     """For what is missing; the output is the same. Over gRPC: NIXL's own links cannot be cut."""
     if transport != "grpc":
         pytest.skip("UCX's links are not ours to cut; a killed source shows what comes of it")
     prompt = prompt_of(3900, salt=28)
     _, handover = await prefilled(pair, "cut", prompt)
-    (source,) = json.loads(handover)["remote_addresses"]
+    (source,) = json.loads(handover)["remote_streams"]
     before = await books(pair.decode)
     async with tcp_link(source) as link:
         decode = replace(
             leg("cut", Leg.DECODE, prompt),
-            handover=changed(handover, remote_addresses=[link.address]),
+            handover=changed(handover, remote_streams=[link.address]),
         )
         link.freeze()
         task = asyncio.create_task(answer(pair.decode, decode))

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from readahead.runtime.config import PeerTlsConfig
 from readahead.services.kv.grpc_reader import MessageStream
+from readahead.services.kv.grpc_wire import MESSAGE_BYTES_MAX
+from readahead.services.kv.memory import Buffers
 
 DATA, HEADERS, RESET, SETTINGS, PING, WINDOW = 0, 1, 3, 4, 6, 8
 MESSAGES = st.lists(st.binary(min_size=1, max_size=300), max_size=6)
@@ -42,7 +44,9 @@ def server(says: bytes, *, closes: bool = True) -> Iterator[tuple[MessageStream,
         patch.setattr(socket, "create_connection", lambda *arguments: ours)
         patch.setattr(socket.socket, "setsockopt", lambda *arguments: None)
         tls = PeerTlsConfig()
-        stream = MessageStream("h:1", tls=tls, path="/a/B", request=b"ask", timeout_s=1)
+        stream = MessageStream(
+            "h:1", tls=tls, request=b"ask", timeout_s=1, buffers=Buffers(MESSAGE_BYTES_MAX)
+        )
         theirs.sendall(says)
         if closes:
             theirs.shutdown(socket.SHUT_WR)

@@ -19,7 +19,7 @@ OFFSET = st.integers(0, 2**64 - 1)
 @given(BLOCK, OFFSET, DATA)
 def test_protobuf_reads_what_we_write(block: int, offset: int, parts: list[bytes]) -> None:
     """Every field."""
-    message = encode_chunk(block, offset, [memoryview(part) for part in parts])
+    message = b"".join(encode_chunk(block, offset, [memoryview(part) for part in parts]))
     read = kv_pb2.PullResponse.FromString(message)
     data = b"".join(parts)
     assert (read.first_block, read.offset_bytes, read.data) == (block, offset, data)
@@ -41,7 +41,7 @@ def test_we_read_what_protobuf_writes(block: int, offset: int, data: bytes, extr
 @given(st.binary(min_size=1, max_size=300), st.data())
 def test_damage_is_seen(data: bytes, draw: st.DataObject) -> None:
     """A changed bit in the data or the checksum, and a message that was cut short."""
-    message = encode_chunk(3, 0, [memoryview(data)])
+    message = b"".join(encode_chunk(3, 0, [memoryview(data)]))
     begin = message.index(b"\x1d") + 1
     at = draw.draw(st.integers(begin, len(message) - 1))
     length = slice(begin + 4, len(message) - len(data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from tcp_link import tcp_link
 from readahead.core.errors import Reason
 from readahead.runtime.config import PeerTlsConfig, TlsConfig
 from readahead.services.kv import grpc_reader, grpc_source, grpc_target
-from readahead.services.kv.grpc_target import TRIES, Pulling, Source
+from readahead.services.kv.grpc_target import TRIES, Pulling
 from readahead.services.kv.host_store import Offer
 
 IDS = (7, 3, 30, 31, 32, 0, 39, 12, 11)
+NOWHERE = "127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
@@ -88,14 +90,17 @@ def test_damage_without_end_is_given_up_with_a_reason() -> None:
         assert blocks(ends) == ends.expected(IDS[:2])
 
 
-def test_cut_connection_is_opened_again_for_what_is_missing() -> None:
-    """Through a proxy that breaks everything once, in the middle."""
+@pytest.mark.parametrize("has_streams", [True, False])
+def test_cut_connection_is_opened_again_for_what_is_missing(has_streams: bool) -> None:
+    """Through a proxy that breaks everything once, in the middle; on either way."""
 
     async def scenario() -> None:
         with two_ends() as ends:
             ends.keep("a", IDS)
             loop = asyncio.get_running_loop()
-            async with tcp_link(ends.address) as link:
+            name = "stream_address" if has_streams else "address"
+            where = replace(ends.place("a"), stream_address="")
+            async with tcp_link(getattr(ends, name)) as link:
                 cut = threading.Event()
 
                 def sink(first: int, data: memoryview) -> None:
@@ -109,7 +114,7 @@ def test_cut_connection_is_opened_again_for_what_is_missing() -> None:
                 ends.source.damage = lambda number, message: (
                     message if number < 2 or cut.wait(5) else b""
                 )
-                source = Source(address=link.address, engine_id="engine-1", key="a")
+                source = replace(where, **{name: link.address})
                 progress, error = await asyncio.to_thread(
                     ends.target.pull, source, range(9), sink, Pulling()
                 )
@@ -123,10 +128,10 @@ def test_cut_connection_is_opened_again_for_what_is_missing() -> None:
 
 @pytest.mark.parametrize("chunk_bytes", [1000, 50_000])
 @pytest.mark.parametrize("has_tls", [False, True])
-def test_grpcs_own_receiver_is_not_needed(
+def test_grpcs_own_library_is_not_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chunk_bytes: int, has_tls: bool
 ) -> None:
-    """Where nothing goes wrong: it copies three times as much."""
+    """Where nothing goes wrong: it copies several times as much."""
     monkeypatch.setattr(grpc_source, "CHUNK_BYTES", chunk_bytes)
     monkeypatch.setattr(grpc_target.KvTarget, "_try", None)
     tls, peer = TlsConfig(), PeerTlsConfig()
@@ -169,7 +174,8 @@ def test_offered_blocks_are_copied_for_whoever_asks() -> None:
 def test_nobody_there_is_a_lost_worker() -> None:
     """Said after a bounded number of tries."""
     with two_ends() as ends:
-        _, error = ends.pull("a", range(3), address="127.0.0.1:9")
+        nowhere = replace(ends.place("a"), address=NOWHERE, stream_address=NOWHERE)
+        _, error = ends.target.pull(nowhere, range(3), ends.take, Pulling())
         assert error is not None
         assert error.reason is Reason.WORKER_LOST
 
@@ -249,8 +255,7 @@ def test_cancelled_pull_ends_and_leaves_the_copy() -> None:
             ends.take(first, data)
             pulling.cancel()
 
-        source = Source(address=ends.address, engine_id="engine-1", key="a")
-        _, error = ends.target.pull(source, range(9), sink, pulling)
+        _, error = ends.target.pull(ends.place("a"), range(9), sink, pulling)
         assert error is not None
         assert error.reason is Reason.CANCELLED
         assert len(ends.received) < 9
@@ -280,3 +285,38 @@ def test_tls_is_that_of_every_other_channel(tmp_path: Path) -> None:
             _, error = ends.pull("a", range(9))
             assert (error is None) == is_let_in
             assert bool(ends.received) == is_let_in
+
+
+def test_fast_port_that_cannot_be_reached_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC's library brings it at once, and the port is not knocked at again for a while."""
+    knocks: list[str] = []
+    stream = grpc_reader.MessageStream
+
+    def knock(address: str, **more: object) -> object:
+        knocks.append(address)
+        return stream(address, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(grpc_target, "MessageStream", knock)
+    with two_ends() as ends:
+        ends.keep("a", IDS)
+        source = replace(ends.place("a"), stream_address=NOWHERE)
+        for _ in range(2):
+            progress, error = ends.target.pull(source, range(9), ends.take, Pulling())
+            assert (error, progress.retries) == (None, 0)
+            assert blocks(ends) == ends.expected(IDS)
+            ends.received.clear()
+        assert knocks == [NOWHERE]
+
+
+def test_messages_are_received_into_memory_that_was_used_before() -> None:
+    """One pull after the other takes no more of it than the first."""
+    with two_ends() as ends:
+        ends.keep("a", IDS)
+        taken = []
+        for _ in range(3):
+            assert ends.pull("a", range(9))[1] is None
+            assert blocks(ends) == ends.expected(IDS)
+            ends.received.clear()
+            taken.append({id(each) for each in ends.target._buffers._free})
+        assert len(taken[0]) == 1
+        assert taken[0] == taken[1] == taken[2]

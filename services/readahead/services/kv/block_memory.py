@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from readahead.services.kv.memory import runs_of
+
 
 class BlockMemory:
     """Copies blocks between the KV cache and the rows of a host tensor."""
@@ -50,26 +52,27 @@ class BlockMemory:
 
         On a GPU it runs on the current stream, so after whatever computed the blocks.
         """
-        chosen = self._index(ids)
-        target, into = rows.view(self._words[0].dtype), torch.tensor(slots, dtype=torch.int64)
-        is_run = _is_run(slots)
+        chosen, runs = self._index(ids), runs_of(slots)
+        target = rows.view(self._words[0].dtype)
         for words, begin, end in zip(self._words, (0, *self._ends), self._ends, strict=False):
-            if is_run and words.device.type == "cpu":  # one copy
-                out = target[slots[0] : slots[0] + len(slots), begin:end]
-                torch.index_select(words, 0, chosen, out=out)
-            else:
-                target[:, begin:end].index_copy_(0, into, words.index_select(0, chosen).cpu())
+            for first, last in runs:
+                out = target[slots[first] : slots[first] + last - first, begin:end]
+                if words.device.type == "cpu":  # one copy
+                    torch.index_select(words, 0, chosen[first:last], out=out)
+                else:
+                    out.copy_(words.index_select(0, chosen[first:last]))
 
     def scatter(self, ids: Sequence[int], rows: torch.Tensor, slots: Sequence[int]) -> None:
         """Copies host rows into cache blocks; done when it returns."""
-        chosen = self._index(ids)
+        chosen, runs = self._index(ids), runs_of(slots)
         source = rows.view(self._words[0].dtype)
-        if _is_run(slots):
-            source = source[slots[0] : slots[0] + len(slots)]
-        else:
-            source = source.index_select(0, torch.tensor(slots, dtype=torch.int64))
         for words, begin, end in zip(self._words, (0, *self._ends), self._ends, strict=False):
-            words.index_copy_(0, chosen, source[:, begin:end].to(words.device))
+            for first, last in runs:
+                piece = source[slots[first] : slots[first] + last - first, begin:end]
+                if words.device.type == "cpu":  # numpy copies whole rows, torch word by word
+                    words.numpy()[chosen[first:last].numpy()] = piece.numpy()
+                else:
+                    words.index_copy_(0, chosen[first:last], piece.to(words.device))
         if self._words[0].device.type == "cuda":
             torch.cuda.current_stream(self._words[0].device).synchronize()
 
@@ -93,7 +96,3 @@ def _ends(sizes: Sequence[int]) -> tuple[int, ...]:
         end += size
         ends.append(end)
     return tuple(ends)
-
-
-def _is_run(slots: Sequence[int]) -> bool:
-    return list(slots) == list(range(slots[0], slots[0] + len(slots)))

@@ -92,7 +92,9 @@ class GrpcKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]  #
 
     def build_connector_meta(self, scheduler_output: Any) -> StepOrders:
         """The step's orders."""
-        return self._scheduler.take_orders()
+        orders = self._scheduler.take_orders()
+        orders.is_idle = not scheduler_output.total_num_scheduled_tokens
+        return orders
 
     def update_connector_output(self, connector_output: Any) -> None:
         """The step's results."""
@@ -144,7 +146,8 @@ class GrpcKvConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]  #
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
         """Requests whose load has ended."""
-        return None, self._worker.take_received() or None
+        is_idle = self._get_connector_metadata().is_idle
+        return None, self._worker.take_received(may_wait=is_idle) or None
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         """Blocks that must be computed after all."""

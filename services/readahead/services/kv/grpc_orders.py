@@ -56,6 +56,8 @@ class StepOrders(KVConnectorMetadata):  # type: ignore[misc]  # vLLM is untyped 
     """Copies elsewhere that requests here still wait to pull."""
     frees: list[Sequence[Source]] = field(default_factory=list)
     """Copies elsewhere that nobody here needs."""
+    is_idle: bool = False
+    """The step computes nothing, so that it may wait for a pull."""
 
     def is_empty(self) -> bool:
         """Iff there is nothing to do."""
@@ -90,6 +92,8 @@ class Door(KVConnectorHandshakeMetadata):  # type: ignore[misc]  # vLLM is untyp
     """Where a rank serves its copies, and how many blocks it can keep."""
 
     address: str
+    stream_address: str
+    """Where it sends them without gRPC's library."""
     capacity_blocks: int
     block_bytes: int
 
@@ -111,11 +115,15 @@ def sources_of(params: Mapping[str, Any] | None, *, ranks: int) -> list[Source]:
     addresses = params.get("remote_addresses")
     if not isinstance(addresses, list) or len(addresses) != ranks:
         return []
+    streams = params.get("remote_streams")
+    if not isinstance(streams, list) or len(streams) != ranks:
+        streams = [""] * ranks
     return [
         Source(
             address=str(address),
             engine_id=params["remote_engine_id"],
             key=params["remote_request_id"],
+            stream_address=str(stream),
         )
-        for address in addresses
+        for address, stream in zip(addresses, streams, strict=True)
     ]

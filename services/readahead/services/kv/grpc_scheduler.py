@@ -142,7 +142,7 @@ class GrpcScheduler:
             return None
         tokens = request.num_computed_tokens
         blocks = list(block_ids[: -(-tokens // self._block_tokens)])
-        is_kept = len(blocks) <= self.free_blocks
+        is_kept = 0 < len(blocks) <= self.free_blocks
         if is_kept:
             self._keep(request_id, blocks, is_leased=True)
             self._held[leg_id(request_id)] = request_id
@@ -277,6 +277,7 @@ class GrpcScheduler:
             "remote_host": host,
             "remote_port": int(port),
             "remote_addresses": [door.address for door in self._doors],
+            "remote_streams": [door.stream_address for door in self._doors],
             "remote_block_ids": [list(range(blocks))],
             "remote_num_tokens": tokens if is_kept else 0,
             "tp_size": len(self._doors),

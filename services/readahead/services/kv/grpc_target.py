@@ -3,33 +3,39 @@ stream did not bring."""
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import grpc
 
 from readahead.core.errors import ReadaheadError, Reason
+from readahead.runtime.clock import monotonic_s
 from readahead.runtime.config import PeerTlsConfig
 from readahead.runtime.rpc.errors import error_from_rpc
 from readahead.services.kv.grpc_endpoints import threaded_channel
 from readahead.services.kv.grpc_reader import MessageStream
-from readahead.services.kv.grpc_wire import SERVICE, Fingerprint, decode_chunk, ranges
+from readahead.services.kv.grpc_wire import (
+    MESSAGE_BYTES_MAX,
+    PULL,
+    SERVICE,
+    Fingerprint,
+    decode_chunk,
+    ranges,
+)
+from readahead.services.kv.memory import Buffers
 from readahead.v1 import kv_pb2
 
 TRIES = 4
 """Streams opened for one pull. A peer that fails more often is taken for lost."""
 RETRY_S = 0.05
 """Pause before a further try, longer each time."""
-AHEAD_MESSAGES = 2
-"""Received before they are used; part of the bytes in flight."""
 _STREAM_S_BASE, _STREAM_BYTES_PER_S = 10.0, 20e6
 """A stream that is slower than this in all has stalled."""
 _UNARY_S = 5.0
-_PULL = f"/{SERVICE}/Pull"
+AVOID_S = 60.0
+"""A source whose fast port cannot be reached is asked through gRPC's library for so long."""
 
 _TRANSIENT = frozenset(
     {Reason.WORKER_LOST, Reason.STREAM_BROKEN, Reason.OVERLOADED, Reason.DEADLINE_EXCEEDED}
@@ -43,6 +49,8 @@ class Source:
     address: str
     engine_id: str
     key: str
+    stream_address: str = ""
+    """Where it is sent without gRPC's library; "": nowhere."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,40 +126,6 @@ class Pulling:
             call.cancel()
 
 
-def read_ahead(call: Any) -> Generator[bytes | memoryview, None, None]:
-    """A stream's messages, received in a thread of their own while the last ones are used.
-
-    Receiving takes as long as checking and storing; both let go of the interpreter for most of
-    that. Closing it early cancels the call.
-    """
-    ready: queue.Queue[bytes | memoryview | Exception | None] = queue.Queue(AHEAD_MESSAGES)
-
-    def receive() -> None:
-        end: Exception | None = None
-        try:
-            for message in call:
-                ready.put(message)
-        except (grpc.RpcError, OSError, ValueError) as error:
-            end = error
-        finally:
-            ready.put(end)
-
-    receiver = threading.Thread(target=receive, name="kv-receive", daemon=True)
-    receiver.start()
-    news: bytes | memoryview | Exception | None = b""
-    try:
-        while isinstance(news := ready.get(), bytes | memoryview):
-            yield news
-        if news is not None:
-            raise news
-    finally:
-        if isinstance(news, bytes | memoryview):
-            call.cancel()
-            while isinstance(ready.get(), bytes | memoryview):
-                pass  # makes room, so that the thread comes to its end
-        receiver.join()
-
-
 class KvTarget:
     """Calls peers; one channel each. Any thread may use it."""
 
@@ -159,6 +133,9 @@ class KvTarget:
         self._fingerprint = fingerprint
         self._tls = tls
         self._channels: dict[str, grpc.Channel] = {}
+        self._buffers = Buffers(MESSAGE_BYTES_MAX)
+        self._avoid_until_s: dict[str, float] = {}
+        """By stream address."""
         self._lock = threading.Lock()
 
     def pull(
@@ -206,21 +183,25 @@ class KvTarget:
         self, source: Source, progress: Progress, sink: Sink, pulling: Pulling
     ) -> ReadaheadError | None:
         """The first try, without gRPC's library, as far as it goes; a refusal is not told."""
+        address = source.stream_address
+        if not address or monotonic_s() < self._avoid_until_s.get(address, 0.0):
+            return None
         try:
             stream = MessageStream(
-                source.address,
+                address,
                 tls=self._tls,
-                path=_PULL,
                 request=self._request(source, progress).SerializeToString(),
                 timeout_s=self._timeout_s(progress),
+                buffers=self._buffers,
             )
-        except (OSError, ValueError) as error:  # ValueError: that is no address
-            return ReadaheadError(Reason.WORKER_LOST, f"{source.address}: {error}")
+        except (OSError, ValueError):  # ValueError: that is no address
+            self._avoid(address)
+            return None
         pulling.attach(stream)
         try:
             return self._use(stream, progress, sink)
         except OSError as error:
-            return ReadaheadError(Reason.STREAM_BROKEN, f"{source.address}: {error}")
+            return ReadaheadError(Reason.STREAM_BROKEN, f"{address}: {error}")
         finally:
             stream.close()
 
@@ -229,7 +210,7 @@ class KvTarget:
     ) -> ReadaheadError | None:
         try:
             open_stream: Any = self._channel(source.address).unary_stream(
-                _PULL, kv_pb2.PullRequest.SerializeToString, None
+                PULL, kv_pb2.PullRequest.SerializeToString, None
             )
             call = open_stream(self._request(source, progress), timeout=self._timeout_s(progress))
             pulling.attach(call)
@@ -242,13 +223,18 @@ class KvTarget:
 
     def _use(self, call: Any, progress: Progress, sink: Sink) -> ReadaheadError | None:
         try:
-            with closing(read_ahead(call)) as messages:
-                for message in messages:
-                    progress.take(message, self._fingerprint.block_bytes, sink)
+            for message in call:
+                progress.take(message, self._fingerprint.block_bytes, sink)
         except ValueError as error:
+            call.cancel()
             progress.bad_chunks += 1
             return ReadaheadError(Reason.STREAM_BROKEN, f"A chunk was damaged: {error}.")
         return None
+
+    def _avoid(self, address: str) -> None:
+        now = monotonic_s()
+        others = {each: until for each, until in self._avoid_until_s.items() if until > now}
+        self._avoid_until_s = others | {address: now + AVOID_S}
 
     def _request(self, source: Source, progress: Progress) -> kv_pb2.PullRequest:
         return kv_pb2.PullRequest(

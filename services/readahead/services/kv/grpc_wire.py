@@ -17,9 +17,10 @@ from readahead.v1 import kv_pb2
 PROTOCOL = 1
 """Goes up when the meaning of a message or the encoding of a block changes."""
 CHUNK_BYTES = 2 << 20
-"""Data in a message. Smaller ones cost throughput, larger ones do not gain any."""
-MESSAGE_BYTES_MAX = 2 * CHUNK_BYTES
+"""Data in a message. Smaller and larger ones gained nothing."""
+MESSAGE_BYTES_MAX = CHUNK_BYTES + 4096
 SERVICE = "readahead.v1.KvService"
+PULL = f"/{SERVICE}/Pull"
 
 _LENGTH_DELIMITED, _FIXED32, _FIXED64, _VARINT = 2, 5, 1, 0
 
@@ -72,14 +73,16 @@ def checksum(parts: Iterable[memoryview]) -> int:
     return value
 
 
-def encode_chunk(first_block: int, offset_bytes: int, parts: Sequence[memoryview]) -> bytes:
-    """A `PullResponse`. Copies the parts once."""
+def encode_chunk(
+    first_block: int, offset_bytes: int, parts: Sequence[memoryview]
+) -> list[bytes | memoryview]:
+    """A `PullResponse`, in pieces that are not copied."""
     size = sum(map(len, parts))
     header = b"".join((
         b"\x08", _varint(first_block), b"\x10", _varint(offset_bytes),
         b"\x1d", struct.pack("<I", checksum(parts)), b"\x22", _varint(size),
     ))  # fmt: skip
-    return b"".join((header, *parts))
+    return [header, *parts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

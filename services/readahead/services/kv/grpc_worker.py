@@ -21,8 +21,10 @@ from readahead.services.kv.host_store import HostStore
 
 PULLS_MAX = 4
 """Pulls at once; with a message and a window each it bounds the bytes in flight."""
-# Blocks are copied out of a message that gRPC owns; torch warns of tensors over such memory.
+# Blocks may be copied out of a message that gRPC owns; torch warns of tensors over such memory.
 warnings.filterwarnings("ignore", message="The given buffer is not writable")
+IDLE_WAIT_S = 0.005
+"""Longest time for which an idle engine does not look for commands and requests."""
 _COUNTS = ("saved_blocks", "saves_refused", "loaded_blocks", "pull_retries", "bad_chunks")
 
 
@@ -43,7 +45,7 @@ class GrpcWorker:
     ) -> None:
         self._settings = settings
         self._memory = memory
-        self._rank = fingerprint.rank
+        self._rank, self._ranks = fingerprint.rank, fingerprint.ranks
         self.store = HostStore(
             block_bytes=memory.block_bytes,
             bytes_max=settings.host_bytes,
@@ -55,7 +57,7 @@ class GrpcWorker:
         # Not the pulls' own pool: a peer that does not answer would hold up a pull from another.
         self._notes = ThreadPoolExecutor(1, thread_name_prefix="kv-note")
         self._pulling: dict[str, Pulling] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._results = _Results()
         self._is_closed = threading.Event()
         self._reaper = threading.Thread(target=self.store.reap, name="kv-leases", daemon=True)
@@ -69,10 +71,16 @@ class GrpcWorker:
         """
         settings = self._settings
         port = settings.port and settings.port + self._rank
-        bound = self._source.start(host=settings.host, port=port, tls=settings.tls)
+        bound, streams = self._source.start(
+            host=settings.host,
+            port=port,
+            tls=settings.tls,
+            stream_port=port and port + self._ranks,
+        )
         self._reaper.start()
         return Door(
             address=f"{settings.host}:{bound}",
+            stream_address=f"{settings.host}:{streams}",
             capacity_blocks=self.store.capacity_blocks,
             block_bytes=self.store.block_bytes,
         )
@@ -101,9 +109,16 @@ class GrpcWorker:
         for sources in orders.frees:
             self._free_there(sources[self._rank])
 
-    def take_received(self) -> set[str]:
-        """Requests whose load has ended, well or not."""
+    def take_received(self, *, may_wait: bool = False) -> set[str]:
+        """Requests whose load has ended, well or not.
+
+        Args:
+            may_wait: the engine has nothing to do before a pull ends. It would look for that each
+                millisecond, and take the interpreter from the pull each time.
+        """
         with self._lock:
+            if may_wait and self._pulling:
+                self._lock.wait_for(lambda: self._results.received, IDLE_WAIT_S)
             received, self._results.received = self._results.received, set()
         for request_id in received:
             self._pulling.pop(request_id, None)
@@ -199,6 +214,7 @@ class GrpcWorker:
     def _ended(self, load: Load, bad_blocks: list[int], error: ReadaheadError | None) -> None:
         with self._lock:
             self._results.received.add(load.request_id)
+            self._lock.notify_all()
             self._results.bad_blocks.update(bad_blocks)
             if error is not None:
                 self._results.report.failures[load.request_id] = error.reason.value

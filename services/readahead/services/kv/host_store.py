@@ -17,6 +17,7 @@ import torch
 
 from readahead.core.errors import ReadaheadError, Reason
 from readahead.runtime.clock import monotonic_s
+from readahead.services.kv.memory import fresh_memory, runs_of
 
 _GONE_MAX = 4096
 """Names of copies that were here: asking for one of them is answered at once."""
@@ -57,8 +58,10 @@ class HostStore:
     ) -> None:
         self.capacity_blocks = bytes_max // block_bytes
         self.block_bytes = block_bytes
-        self.rows = torch.empty((self.capacity_blocks, block_bytes), dtype=torch.uint8)
-        self._view = memoryview(self.rows.numpy()).cast("B") if self.rows.numel() else None
+        arena = fresh_memory(self.capacity_blocks * block_bytes)
+        self._view = memoryview(arena)[: self.capacity_blocks * block_bytes]
+        rows = torch.frombuffer(arena, dtype=torch.uint8)[: len(self._view)]
+        self.rows = rows.view(self.capacity_blocks, block_bytes)
         self._lease_s = lease_s
         self._now = now
         self._free = list(range(self.capacity_blocks))  # a heap: low rows first, so in runs
@@ -140,11 +143,13 @@ class HostStore:
             with self._changed:
                 self._leave(copy)
 
-    def parts(self, slot: int, begin: int = 0, end: int | None = None) -> memoryview:
-        """Bytes of one row. Valid inside `reading` only."""
-        assert self._view is not None
-        base = slot * self.block_bytes
-        return self._view[base + begin : base + (self.block_bytes if end is None else end)]
+    def views(self, slots: Sequence[int]) -> list[memoryview]:
+        """Bytes of rows, those of neighbours in one piece. Valid inside `reading` only."""
+        size = self.block_bytes
+        return [
+            self._view[slots[begin] * size : (slots[end - 1] + 1) * size]
+            for begin, end in runs_of(slots)
+        ]
 
     def lease(self, keys: Iterable[str]) -> None:
         """Puts copies under a full lease from now."""

@@ -154,6 +154,14 @@ class HandoverWorker(NixlPullConnectorWorker):  # type: ignore[misc]  # vLLM is 
         self._peer_failures.forget(expected_engine_id)
         return agents
 
+    def _validate_remote_agent_handshake(self, nixl_agent_meta: Any, *more: Any) -> None:
+        """Refuses a peer whose blocks hold another number of tokens: vLLM converts them, and on the
+        CPU build what comes of it is another output."""
+        theirs = nixl_agent_meta.block_size
+        if theirs != self.block_size:
+            raise ValueError(f"blocks of {theirs} tokens there and of {self.block_size} here")
+        super()._validate_remote_agent_handshake(nixl_agent_meta, *more)
+
     def _get_new_notifs(self) -> set[str]:
         """Reports a released request as sent, which makes the scheduler free its blocks."""
         done: set[str] = super()._get_new_notifs() | self._released

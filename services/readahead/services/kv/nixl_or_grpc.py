@@ -41,10 +41,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoDoors(KVConnectorHandshakeMetadata):  # type: ignore[misc]  # vLLM is untyped here
-    """What a rank's peers need: NIXL's payload, and the address of the gRPC server, if any."""
+    """What a rank's peers need: NIXL's payload, and where the gRPC server is, if any."""
 
     nixl: Any
     address: str
+    stream_address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +65,14 @@ class FallbackScheduler(nixl.HandoverScheduler):
     ) -> None:
         super().__init__(vllm_config, engine_id, kv_cache_config)
         self._addresses: list[str] = []
+        self._streams: list[str] = []
         self._offers: dict[str, list[int]] = {}
 
     def set_xfer_handshake_metadata(self, metadata: Mapping[tuple[int, int], TwoDoors]) -> None:
         """Learns the gRPC servers' addresses; the rest is NIXL's."""
         addresses = [metadata[rank].address for rank in sorted(metadata)]
         self._addresses = addresses if all(addresses) else []
+        self._streams = [metadata[rank].stream_address for rank in sorted(metadata)]
         super().set_xfer_handshake_metadata({rank: both.nixl for rank, both in metadata.items()})
 
     def on_new_request(self, request: Any) -> None:
@@ -98,6 +101,7 @@ class FallbackScheduler(nixl.HandoverScheduler):
         if is_held and params and self._addresses:
             self._offers[request.request_id] = list(block_ids[0])
             params["remote_addresses"] = self._addresses
+            params["remote_streams"] = self._streams
         return is_held, params
 
     def build_connector_meta(self, scheduler_output: Any) -> Any:
@@ -131,7 +135,7 @@ class FallbackWorker(nixl.HandoverWorker):
     """NIXL's worker, with the gRPC connector's beside it."""
 
     _grpc: GrpcWorker | None = None  # vLLM's destructor asks, whatever the constructor came to
-    address = ""
+    address = stream_address = ""
 
     def __init__(
         self, vllm_config: VllmConfig, engine_id: str, kv_cache_config: KVCacheConfig
@@ -156,7 +160,8 @@ class FallbackWorker(nixl.HandoverWorker):
         mark = fingerprint(self.vllm_config, memory, engine_version=vllm_version, rank=self.tp_rank)
         self._memory = memory
         self._grpc = GrpcWorker(GrpcKvSettings.of(self.vllm_config), memory, mark)
-        self.address = self._grpc.start().address
+        door = self._grpc.start()
+        self.address, self.stream_address = door.address, door.stream_address
 
     def start_load_kv(self, metadata: Any) -> None:
         """Pulls over gRPC what NIXL cannot bring; the rest is NIXL's, with a spare kept ready."""
@@ -263,8 +268,10 @@ class NixlConnector(nixl.NixlConnector):
     def get_handshake_metadata(self) -> TwoDoors | None:
         """What this rank's peers need."""
         payload = super().get_handshake_metadata()
-        address = self.connector_worker.address
-        return None if payload is None else TwoDoors(nixl=payload, address=address)
+        worker = self.connector_worker
+        if payload is None:
+            return None
+        return TwoDoors(nixl=payload, address=worker.address, stream_address=worker.stream_address)
 
     def get_transfer_results(self, finished_req_ids: set[str]) -> Any:
         """Passes on who has ended, which NIXL has no use for."""
