@@ -38,7 +38,7 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from run_real import CONFIGURATIONS, Configuration  # noqa: E402
+from run_real import CONFIGURATIONS, REMOTE_FROM, Configuration  # noqa: E402
 
 CALIBRATIONS = ("1p1d/calibration",)
 KV_TOKENS = 16_384
@@ -48,6 +48,8 @@ BLOCK_TOKENS = 16
 CONTEXT_TOKENS = 4096
 LOOPBACK_BYTES_PER_S = 1e9
 """Of shared memory; a prompt's KV is some MB at most, so that nothing hangs on it."""
+ALONE_MIN = 5
+"""Requests that tell what one takes beside its iterations."""
 TIE = 0.02
 """Configurations whose real medians are closer than this have no order to be said."""
 Key = tuple[str, int]
@@ -69,14 +71,19 @@ class Lived:
     """Of all its tokens."""
 
 
+Lives = Mapping[Key, Lived]
+"""Of one run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated:
     """All that the simulator is told of the machine."""
 
     shared: Mapping[Role, Shared]
     """Iteration times by role; of those that computed."""
-    request_s: float
-    """Tokeniser, router, wire, handover: what a request takes beside its iterations."""
+    request_s: Mapping[bool, float]
+    """Tokeniser, router, wire: what a request takes beside its iterations, by whether its KV is
+    handed over from another worker."""
 
 
 def run_of(out: Path, name: str) -> Mapping[str, float]:
@@ -192,8 +199,9 @@ def predicted(configuration: Configuration, records: Path, known: Calibrated) ->
     def take(request: EndedRequest) -> None:
         times_s, ended_s = request.token_times_s, request.ended_s
         one = lived_of(request.arrival_s, request.prompt_tokens, times_s, ended_s)
-        later_s = [at_s + known.request_s for at_s in times_s]
-        one = replace(one, ttft_s=one.ttft_s + known.request_s, times_s=later_s)
+        more_s = known.request_s[is_handed_over(configuration, one)]
+        later_s = [at_s + more_s for at_s in times_s]
+        one = replace(one, ttft_s=one.ttft_s + more_s, times_s=later_s)
         found.append((request.arrival_s, request.session_id, one))
 
     with TemporaryDirectory() as folder:
@@ -222,9 +230,28 @@ def calibrated(out: Path, names: Sequence[str]) -> Calibrated:
         role: fit_shared(each, name=f"tiny, {role}", settings=settings)
         for role, each in logs.items()
     }
-    bare = Calibrated(shared=shared, request_s=0.0)
-    extra_s = [one.ttft_s - alone_s for name in names for one, alone_s in alone(out, name, bare)]
-    return replace(bare, request_s=median(extra_s) if extra_s else 0.0)
+    bare = Calibrated(shared=shared, request_s={True: 0.0, False: 0.0})
+    extra_s: dict[bool, list[float]] = {True: [], False: []}
+    for name in names:
+        configuration = configuration_of(name)
+        for one, alone_s in alone(out, name, bare):
+            extra_s[is_handed_over(configuration, one)].append(one.ttft_s - alone_s)
+    every_s = [*extra_s[True], *extra_s[False]]
+    found_s = {
+        kind: median(each if len(each) >= ALONE_MIN else every_s or [0.0])
+        for kind, each in extra_s.items()
+    }
+    return replace(bare, request_s=found_s)
+
+
+def configuration_of(name: str) -> Configuration:
+    """Of a run, such as 1p1d/chat."""
+    return CONFIGURATIONS[name.partition("/")[0].partition("@")[0]]
+
+
+def is_handed_over(configuration: Configuration, one: Lived) -> bool:
+    """Whether another worker computes its prompt; a short one is not worth it to the router."""
+    return not configuration.is_colocated and one.prompt_tokens >= REMOTE_FROM
 
 
 def at_speed_of(out: Path, name: str, known: Calibrated) -> Calibrated:
@@ -241,7 +268,9 @@ def at_speed_of(out: Path, name: str, known: Calibrated) -> Calibrated:
         ratios.append(sum(float(log.points.seconds.sum()) for log in logs) / said_s)
         scaled = replace(one.model, time_scale=one.model.time_scale * ratios[-1])
         shared[role] = replace(one, model=scaled, young_s=one.young_s * ratios[-1])
-    return Calibrated(shared=shared, request_s=known.request_s * math.fsum(ratios) / len(ratios))
+    ratio = math.fsum(ratios) / len(ratios)
+    request_s = {kind: each_s * ratio for kind, each_s in known.request_s.items()}
+    return Calibrated(shared=shared, request_s=request_s)
 
 
 def alone(out: Path, name: str, bare: Calibrated) -> Iterator[tuple[Lived, float]]:
@@ -290,6 +319,7 @@ def compared(
             continue
         configuration = CONFIGURATIONS[folder.name.partition("@")[0]]
         first: dict[str, dict[Key, Lived]] = {}
+        pairs: dict[str, list[tuple[Lives, Lives]]] = {}
         for line in (folder / "runs.jsonl").read_text().splitlines():
             told = json.loads(line)
             workload = str(told["workload"]).partition("@")[0]
@@ -303,6 +333,7 @@ def compared(
             others = {"others": told.get("processors_others", math.nan)}
             guess = predicted(configuration, records, known)
             points += [(f"{folder.name} {workload}", real[key], guess[key]) for key in guess]
+            pairs.setdefault(workload, []).append((real, guess))
             yield row | others | errors(real, guess)
             then = at_speed_of(out, f"{folder.name}/{told['workload']}", known)
             guess = predicted(configuration, records, then)
@@ -310,6 +341,24 @@ def compared(
             if workload in first:
                 yield row | {"against": "an earlier run"} | others | errors(real, first[workload])
             first.setdefault(workload, real)
+        for workload, each in pairs.items():
+            if len(each) > 2:
+                row = {"configuration": folder.name, "workload": workload, "others": math.nan}
+                both = (typical([pair[side] for pair in each]) for side in (0, 1))
+                yield row | {"against": f"medians of {len(each)}"} | errors(*both)
+
+
+def typical(runs: Sequence[Lives]) -> dict[Key, Lived]:
+    """Each request's median TTFT and TPOT over runs of the same workload."""
+    found = {}
+    for key in set.intersection(*(set(run) for run in runs)):
+        every = [run[key] for run in runs]
+        found[key] = replace(
+            every[0],
+            ttft_s=median(one.ttft_s for one in every),
+            tpot_s=median(one.tpot_s for one in every),
+        )
+    return found
 
 
 def ranks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -367,7 +416,10 @@ def draw(points: Sequence[tuple[str, Lived, Lived]], path: Path) -> None:
 def main(out: Path, names: Sequence[str]) -> None:
     """Calibrates, compares, writes and prints."""
     known = calibrated(out, names)
-    sys.stdout.write(f"a request takes {known.request_s * 1e3:.1f} ms beside its iterations\n")
+    whole_s, handed_s = (known.request_s[kind] * 1e3 for kind in (False, True))
+    sys.stdout.write(
+        f"a request takes {whole_s:.1f} ms beside its iterations, {handed_s:.1f} if handed over\n"
+    )
     for role, shared in known.shared.items():
         sys.stdout.write(
             f"{role}: {shared.contention:.0%} longer while another engine computes, "
