@@ -178,7 +178,12 @@ def test_an_engine_says_how_long_prompts_take_alone_where_it_knows() -> None:
     limits = {"context_tokens_max": 6000, "batch_tokens_max": 512}
     assert zero_load_of("", **limits) is None
     curve = zero_load_of("llama-3.1-8b-a100-80g", **limits)
+    later = zero_load_of(
+        "llama-3.1-8b-a100-80g", context_tokens_max=6000, batch_tokens_max=512, delivery_lag_s=0.02
+    )
     assert curve is not None
+    assert later is not None
+    assert later.at(1000) == pytest.approx(curve.at(1000) + 0.02)
     assert curve.sizes[0] == 1
     assert curve.sizes[-1] == 6000
     assert list(curve.values) == sorted(curve.values)

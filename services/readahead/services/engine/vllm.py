@@ -133,6 +133,7 @@ class VllmEngine:
                 config.latency_profile,
                 context_tokens_max=llm.model_config.max_model_len,
                 batch_tokens_max=config.batch_tokens_max,
+                delivery_lag_s=config.delivery_lag_s,
             ),
         )
         return cls(llm, loads[0], description, board)

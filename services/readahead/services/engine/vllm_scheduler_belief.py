@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 from readahead.core.latency.correction import OnlineCorrection
@@ -37,14 +38,18 @@ def latency_of(name: str) -> LatencyModel | None:
     return from_text(path.read_text(encoding="utf-8"), where=name).latency
 
 
-def zero_load_of(name: str, *, context_tokens_max: int, batch_tokens_max: int) -> Curve | None:
-    """Seconds to the first token of a prompt alone, by its tokens, under such a profile."""
+def zero_load_of(
+    name: str, *, context_tokens_max: int, batch_tokens_max: int, delivery_lag_s: float = 0.0
+) -> Curve | None:
+    """Seconds until a prompt alone has its first token with its reader, by its tokens, under such
+    a profile."""
     model = latency_of(name)
     if model is None:
         return None
-    return zero_load_curve(
+    made = zero_load_curve(
         model, context_tokens_max=context_tokens_max, batch_tokens_max=batch_tokens_max
     )
+    return replace(made, values=tuple(made_s + delivery_lag_s for made_s in made.values))
 
 
 class Belief:
