@@ -14,13 +14,10 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
-
-import matplotlib as mpl
 
 from readahead.core.cluster import Role
 from readahead.core.planning.policies.registry import make_policy
@@ -33,11 +30,9 @@ from readahead.sim.run import RunOptions, simulate
 from readahead.workload.plan import plan
 from readahead.workload.spec import workload_spec
 
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+from ranks import draw, ranks  # noqa: E402
 from run_real import CONFIGURATIONS, REMOTE_FROM, Configuration  # noqa: E402
 
 CALIBRATIONS = ("1p1d/calibration",)
@@ -50,8 +45,6 @@ LOOPBACK_BYTES_PER_S = 1e9
 """Of shared memory; a prompt's KV is some MB at most, so that nothing hangs on it."""
 ALONE_MIN = 5
 """Requests that tell what one takes beside its iterations."""
-TIE = 0.02
-"""Configurations whose real medians are closer than this have no order to be said."""
 Key = tuple[str, int]
 """Session and turn."""
 
@@ -359,58 +352,6 @@ def typical(runs: Sequence[Lives]) -> dict[Key, Lived]:
             tpot_s=median(one.tpot_s for one in every),
         )
     return found
-
-
-def ranks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Configurations of each workload by median TTFT, as they ran and as simulated."""
-    model = [row for row in rows if row["against"] == "model"]
-    workloads = {str(row["workload"]).partition("@")[0] for row in model}
-    for workload in sorted(workloads):
-        every = [row for row in model if str(row["workload"]).partition("@")[0] == workload]
-        mine = list({row["configuration"].partition("@")[0]: row for row in every[::-1]}.values())
-        if len(mine) > 1:
-            fields = ("ttft_s_real", "ttft_s_simulated")
-            real, said = (", ".join(_order(mine, field)) for field in fields)
-            yield f"{workload}: real {real} ms; simulated {said} ms: {_verdict(mine)}"
-
-
-def _order(rows: Sequence[Mapping[str, Any]], field: str) -> Iterator[str]:
-    for row in sorted(rows, key=itemgetter(field)):
-        yield f"{row['configuration']} {row[field] * 1e3:.1f}"
-
-
-def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Looks at each pair, as long as the real ones are apart by more than TIE."""
-    pairs = [
-        (row, other)
-        for row in rows
-        for other in rows
-        if other["ttft_s_real"] > row["ttft_s_real"] * (1 + TIE)
-    ]
-    right = sum(row["ttft_s_simulated"] < other["ttft_s_simulated"] for row, other in pairs)
-    ties = len(rows) * (len(rows) - 1) // 2 - len(pairs)
-    return f"{right} of {len(pairs)} pairs in order, {ties} within {TIE:.0%} in the real runs"
-
-
-def draw(points: Sequence[tuple[str, Lived, Lived]], path: Path) -> None:
-    """Each request's TTFT and TPOT, real across and simulated up."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2))
-    for ax, field in zip(axes, ("ttft_s", "tpot_s"), strict=True):
-        ends: list[float] = []
-        for name in dict.fromkeys(name for name, _, _ in points):
-            pairs = [
-                (getattr(was, field) * 1e3, getattr(said, field) * 1e3)
-                for one, was, said in points
-                if one == name and getattr(was, field) > 0 and 0 < getattr(said, field) < math.inf
-            ]
-            ax.loglog(*zip(*pairs, strict=True), "o", ms=3, alpha=0.6, label=name)
-            ends += [value for pair in pairs for value in pair]
-        line = [min(ends), max(ends)]
-        ax.loglog(line, line, "k-", lw=0.8)
-        ax.set(xlabel=f"real {field[:4].upper()}, ms", ylabel="simulated, ms")
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
 
 
 def main(out: Path, names: Sequence[str]) -> None:
