@@ -103,7 +103,7 @@ def claims(found: Capacities) -> list[Claim]:
 
 
 _ABLATIONS = "speculation, burst tier and routing are not switched one by one here"
-_ROLES = "roles are static in the simulator"
+_ROLES = "roles are static here; the experiment `roles` has them"
 
 
 def _not_run(finding: str, paper: str, why: str) -> Claim:
